@@ -31,13 +31,12 @@ def reasoning_gym_task(spec: str, split: str, n: int | None, seed: int) -> list[
     try: options = {k: yaml.safe_load(v) for k, v in (pair.split("=", 1) for pair in args.split("&") if pair)}
     except ValueError: raise AgentArkError(f"reasoning_gym:{spec}: options read ?key=value&key=value") from None
     if split not in ("train", "test"): raise unknown("split", split, ["train", "test"])
-    want, found, drawn = n or 100, {}, 0
+    want, found, drawn, block = n or 100, {}, 0, 256   # fixed blocks: a longer list begins with the shorter one
     try:
-        while len(found) < want and drawn < 50*want + 500:
-            size = 2*want + 50
-            for e in reasoning_gym.create_dataset(task, seed=stable_seed(seed, drawn), size=size, **options):
+        while len(found) < want and drawn < 50*want + 4*block:
+            for e in reasoning_gym.create_dataset(task, seed=stable_seed(seed, drawn), size=block, **options):
                 if is_test(e["question"]) == (split == "test"): found.setdefault(e["question"], e)
-            drawn += size
+            drawn += block
     except (TypeError, AssertionError, ValueError) as e: raise AgentArkError(f"reasoning_gym:{spec}: {e}") from None
     if len(found) < want:
         raise AgentArkError(f"reasoning_gym:{spec} has only {len(found)} distinct questions in split {split!r} ({drawn} drawn), {want} were asked for; lower --max_samples or widen the task")
