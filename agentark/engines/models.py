@@ -6,7 +6,7 @@
 __all__ = ['EMBEDDED', 'model_folder', 'prepare', 'quietly', 'resolve', 'open_engine', 'list_models']
 
 # %% ../../nbs/engines/03_models.ipynb #a1c40b21
-import contextlib, importlib.util, os, shutil, tempfile
+import contextlib, importlib.util, io, os, shutil, sys, tempfile
 from pathlib import Path
 from ..core.config import AgentArkError, cache_dir, make_folder, unknown
 from .base import Engine
@@ -23,7 +23,9 @@ def _smollm2(folder: Path):
     gguf = next(source.glob("*.gguf")).name
     tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=gguf)
     tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token = "<|im_start|>", "<|im_end|>", "<|im_end|>"
-    loaded = AutoModelForCausalLM.from_pretrained(source, gguf_file=gguf, dtype=torch.float32)
+    tokenizer.clean_up_tokenization_spaces = False   # meant for other tokenizers: it would strip spaces before punctuation
+    with contextlib.redirect_stderr(io.StringIO()):  # the GGUF reader's bar knows no off switch
+        loaded = AutoModelForCausalLM.from_pretrained(source, gguf_file=gguf, dtype=torch.float32)
     config = loaded.config
     del config.quantization_config
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
@@ -64,6 +66,7 @@ def prepare(name: str) -> Path:
     folder = model_folder(name)
     if (folder/"config.json").exists(): return folder
     make_folder(folder.parent)
+    print(f"preparing {name} (once, up to half a minute) ...", file=sys.stderr, flush=True)
     part = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=folder.parent))
     try:
         with quietly(): EMBEDDED[name][0](part)

@@ -6,7 +6,7 @@
 __all__ = ['Step', 'Experiment', 'references', 'resolved', 'plan', 'notebook_code', 'execute', 'Run']
 
 # %% ../../nbs/runs/01_pipeline.ipynb #d02f6e07
-import json, os, shutil, time
+import json, logging, os, shutil, time
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -29,6 +29,7 @@ class Experiment:
     description: str = ""
     notebooks: str = "../../nbs/experiments"  # folder, relative to the YAML file
     outputs: str = "outputs"     # folder, relative to the YAML file
+    task: dict | None = None     # a place for YAML anchors; not read
 
 def references(value) -> set[str]:
     "The names in braces anywhere in a parameter."
@@ -66,6 +67,9 @@ def notebook_code(path: Path) -> str:
 def execute(notebook: Path, output: Path, params: dict):
     "Run a notebook through papermill; the error of a failed one is the line its stage raised."
     import papermill
+    if not any("parameters" in c["metadata"].get("tags", []) for c in json.loads(notebook.read_text())["cells"]):
+        raise AgentArkError(f"{notebook}: no cell is tagged `parameters`, so the experiment's parameters would be ignored; tag the one that sets them")
+    logging.getLogger("papermill").setLevel(logging.ERROR)   # it warns of parameters that the tagged cell does not list
     from papermill.exceptions import PapermillExecutionError
     os.environ["AGENTARK_PROGRESS"] = f"/proc/{os.getpid()}/fd/2"   # bars of the kernel go to this terminal
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
