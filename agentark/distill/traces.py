@@ -27,12 +27,13 @@ def final_solutions(record: dict) -> list[dict]:
 def traces_of(record: dict, min_correct: int=2, max_per_question: int | None=None) -> tuple[list[dict], dict]:
     "A labelled record's traces, and how many candidates each rule removed."
     final = [s for s in final_solutions(record) if s["is_correct"]]
-    removed = {"correct": len(final), "too_few_agents": 0, "mention_others": 0, "duplicate": 0, "over_limit": 0}
+    removed = {"correct": len(final), "too_few_agents": 0, "cut_off": 0, "mention_others": 0, "duplicate": 0, "over_limit": 0}
     if len(final) < min_correct: return [], {**removed, "too_few_agents": len(final)}
-    alone = [s for s in final if not mentions_others(s["text"])]
+    whole = [s for s in final if s.get("finish_reason") != "length"]
+    alone = [s for s in whole if not mentions_others(s["text"])]
     distinct = list({s["text"].strip(): s for s in reversed(alone)}.values())[::-1]   # of equal texts the first
     kept = distinct[:max_per_question]
-    removed |= {"mention_others": len(final) - len(alone), "duplicate": len(alone) - len(distinct), "over_limit": len(distinct) - len(kept)}
+    removed |= {"cut_off": len(final) - len(whole), "mention_others": len(whole) - len(alone), "duplicate": len(alone) - len(distinct), "over_limit": len(distinct) - len(kept)}
     return [{"id": f"{record['id']}-{s['id']}", "query_id": record["id"], "query": record["query"], "gt": record["gt"], "agent": s["agent"], "round": s["round"],
              "prompt": record["prompt"], "completion": [{"role": "assistant", "content": s["text"].strip()}]} for s in kept], removed
 
@@ -58,5 +59,5 @@ class Traces(Stage):
         totals |= {"questions": questions, "questions_kept": len({t["query_id"] for t in out}), "traces": len(out)}
         write_manifest(path, self.identity(), status="finished", **totals)
         print(f"{len(out)} traces of {totals['questions_kept']}/{questions} questions; of {totals['correct']} correct final solutions removed: {totals['too_few_agents']} with fewer than {self.min_correct} "
-              f"agents correct, {totals['mention_others']} that mention others, {totals['duplicate']} duplicates, {totals['over_limit']} over the limit -> {path}")
+              f"agents correct, {totals['cut_off']} cut off, {totals['mention_others']} that mention others, {totals['duplicate']} duplicates, {totals['over_limit']} over the limit -> {path}")
         return path

@@ -8,16 +8,15 @@ __all__ = ['label', 'Label']
 # %% ../../nbs/eval/01_label.ipynb #9132bc8d
 from dataclasses import dataclass
 from pathlib import Path
-from ..core.answers import equal
 from ..core.config import AgentArkError, Stage, neutral
-from ..core.records import Call, Trajectory
+from ..core.records import Call, Trajectory, is_right
 from ..core.store import write_jsonl, write_manifest
 from .metrics import read_trajectories
 
 # %% ../../nbs/eval/01_label.ipynb #b33d12c6
 def label(t: Trajectory) -> dict:
-    "A trajectory's solutions with their correctness, in the specification's format plus `agent, role, round, answer, call`."
-    solutions = [{"id": i, "text": c.text, "is_correct": equal(c.answer, t.gt, t.kind), "agent": str(c.agent), "role": c.role, "round": c.round, "answer": c.answer, "call": c.id}
+    "A trajectory's solutions with their correctness, in the specification's format plus `agent, role, round, answer, call, finish_reason`."
+    solutions = [{"id": i, "text": c.text, "is_correct": is_right(c.answer, t), "agent": str(c.agent), "role": c.role, "round": c.round, "answer": c.answer, "call": c.id, "finish_reason": c.finish_reason}
                  for i, c in enumerate(t.calls, 1)]
     return {"id": t.id, "query": t.query, "gt": t.gt, "kind": t.kind, "source": t.source, "split": t.split, "method": t.method, "model": t.model,
             "prompt": t.calls[0].messages, "solutions": solutions, "labels": [s["is_correct"] for s in solutions]}

@@ -6,9 +6,9 @@
 __all__ = ['wilson', 'mcnemar', 'read_trajectories', 'is_correct', 'summarize', 'paired', 'table']
 
 # %% ../../nbs/eval/00_metrics.ipynb #9ef17af2
-from ..core.answers import equal, extract
+from ..core.answers import extract
 from ..core.config import AgentArkError
-from ..core.records import Trajectory, Usage
+from ..core.records import Trajectory, Usage, is_right
 from ..core.store import read_jsonl
 
 # %% ../../nbs/eval/00_metrics.ipynb #564c66ee
@@ -33,7 +33,7 @@ def read_trajectories(path) -> list[Trajectory]:
 
 def is_correct(t: Trajectory) -> bool:
     "Is the answer of the response the gold answer? A failed question is wrong."
-    return not t.error and equal(extract(t.response, t.kind).value, t.gt, t.kind)
+    return not t.error and is_right(extract(t.response, t.kind).value, t)
 
 def summarize(trajectories: list[Trajectory]) -> dict:
     "Accuracy with its 95 % Wilson interval, the unanswered and the cost, over all questions of a run."

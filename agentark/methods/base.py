@@ -68,9 +68,7 @@ def _shortened(call: Call, keep: int) -> Call:
 # %% ../../nbs/methods/00_base.ipynb #49f7b762
 def answer_format(query: Query) -> str:
     "How a reply should state its answer, in words that the extraction of this kind of answer understands."
-    if query.kind == "choice": return "End with: The answer is (<letter>)."
-    if query.kind == "math": return "End with: The answer is <number>."
-    return "End with: The answer is <answer>."
+    return f"On the last line write only {'the letter of ' if query.kind == 'choice' else ''}the answer."
 
 def solo(query: Query) -> str:
     "The prompt of an agent that works alone, step by step: chain of thought, and the first round of a debate."
