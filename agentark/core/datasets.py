@@ -7,7 +7,7 @@ __all__ = ['TEST_SHARE', 'is_test', 'reasoning_gym_task', 'stable_seed', 'find_b
            'overlap', 'fit_context']
 
 # %% ../../nbs/core/04_datasets.ipynb #cd30f6ce
-import csv, gzip, hashlib, io, json, os, re, urllib.request, warnings
+import csv, gzip, hashlib, io, json, logging, os, re, urllib.request, warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -188,12 +188,13 @@ def _hub(name: str, bench: Benchmark, split: str, folder: Path | None) -> Iterab
         if "url" in args:
             with urllib.request.urlopen(args["url"], timeout=60) as reply: return list(_json_lines(args["url"], reply.read().decode()))
         import datasets
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)   # it reports each of its retries
         if "data_files" in args: args["data_files"] = {hub: args["data_files"]}
         return datasets.load_dataset(**args, split=hub)
     except Exception as e:  # whatever the network, the hub or its cache raise
         here = [s for s in bench.splits if folder and local_files(name, s, folder)]
         tried = f"there is no {' or '.join(_patterns(bench, split)[:2])} in {folder}/{name}; put it there" if folder else "put its files into a folder and name it with --data_dir or AGENTARK_DATA"
-        raise AgentArkError(f"cannot load {name}, split {split}: the hub answered {type(e).__name__}: {next(iter(str(e).splitlines()), '')[:120]}, and {tried}" + (f" (there is split {', '.join(here)})" if here else "")) from None
+        raise AgentArkError(f"cannot load {name}, split {split}: the hub answered {type(e).__name__}: {next(iter(str(e).splitlines()), '')[:120]}; {tried}" + (f" (there is split {', '.join(here)})" if here else "")) from None
 
 def _plain_files(name: str, folder: Path | None) -> list[Path]:
     return [p for p in sorted(folder.glob("*.json*")) if p.suffix in (".json", ".jsonl") and _norm(p.stem) == _norm(name)][:1] if folder else []

@@ -81,7 +81,9 @@ class Sft(Stage):
         from datasets import Dataset
         from transformers import AutoModelForCausalLM, AutoTokenizer
         from trl import SFTConfig, SFTTrainer
+        from agentark.engines.transformers import keep_heap
         gpu = torch.cuda.is_available()
+        if not gpu: keep_heap()
         tokenizer = AutoTokenizer.from_pretrained(folder)
         longest = max(len(tokenizer.apply_chat_template(p["prompt"] + p["completion"], return_dict=False)) for p in pairs)
         if longest > self.max_length: raise AgentArkError(f"{self.train_data_path}: an example has {longest} tokens and --max_length is {self.max_length}; raise it or shorten the traces")

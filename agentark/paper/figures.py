@@ -28,7 +28,7 @@ def accuracy_and_cost(summaries: dict[str, dict],  # name -> summary of `eval.me
                      ):
     "Bars of accuracy, and accuracy against tokens per question, both with 95 % Wilson intervals. Returns the figure."
     plt = style()
-    names, rows = list(summaries), list(summaries.values())
+    names, rows = [f"{n}\nn = {r['n']}" for n, r in summaries.items()], list(summaries.values())
     acc = [100*r["accuracy"] for r in rows]
     err = [[max(0, a - 100*r["ci95"][0]) for a, r in zip(acc, rows)], [max(0, 100*r["ci95"][1] - a) for a, r in zip(acc, rows)]]
     colours = [COLOURS[i % len(COLOURS)] for i in range(len(names))]
@@ -36,9 +36,9 @@ def accuracy_and_cost(summaries: dict[str, dict],  # name -> summary of `eval.me
     left.bar(names, acc, color=colours, width=0.62, zorder=2)
     left.errorbar(names, acc, err, fmt="none", ecolor="#222222", capsize=4, lw=1.2, zorder=3)
     for i, a in enumerate(acc): left.text(i, 1.5, f"{a:.0f}", ha="center", va="bottom", color="white", fontweight="bold", zorder=4)
-    left.set(ylabel="accuracy (%)", ylim=(0, 100), title=f"accuracy, n = {rows[0]['n']}"); left.grid(axis="y", lw=0.4, alpha=0.6, zorder=0)
-    left.tick_params(axis="x", labelrotation=18)
-    for i, (n, a, r) in enumerate(zip(names, acc, rows)):
+    left.set(ylabel="accuracy (%)", ylim=(0, 100), title="accuracy"); left.grid(axis="y", lw=0.4, alpha=0.6, zorder=0)
+    left.tick_params(axis="x", labelsize=8)
+    for i, (n, a, r) in enumerate(zip(summaries, acc, rows)):
         right.errorbar(r["tokens_per_question"], a, [[err[0][i]], [err[1][i]]], fmt="o", ms=8, color=colours[i], ecolor="#555555", capsize=3, lw=1, label=f"{n} ({r['calls_per_question']:.1f} calls)")
     right.set(xscale="log", xlabel="tokens per question (prompt and completion)", title="accuracy and cost"); right.grid(lw=0.4, alpha=0.6)
     low, high = min(r["tokens_per_question"] for r in rows), max(r["tokens_per_question"] for r in rows)

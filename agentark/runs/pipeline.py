@@ -71,13 +71,13 @@ def execute(notebook: Path, output: Path, params: dict):
         raise AgentArkError(f"{notebook}: no cell is tagged `parameters`, so the experiment's parameters would be ignored; tag the one that sets them")
     logging.getLogger("papermill").setLevel(logging.ERROR)   # it warns of parameters that the tagged cell does not list
     from papermill.exceptions import PapermillExecutionError
-    os.environ["AGENTARK_PROGRESS"] = f"/proc/{os.getpid()}/fd/2"   # bars of the kernel go to this terminal
+    if os.isatty(2): os.environ["AGENTARK_PROGRESS"] = f"/proc/{os.getpid()}/fd/2"   # bars of the kernel go to this terminal
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
     try: papermill.execute_notebook(str(notebook), str(output), params, kernel_name="python3", progress_bar=False, extra_arguments=["--IPKernelApp.log_level=ERROR"])
     except PapermillExecutionError as e:
         short = e.evalue if e.ename == "AgentArkError" else f"{e.ename}: {e.evalue}"
         raise AgentArkError(f"{notebook.name} failed: {short} (the executed notebook is {output})") from None
-    finally: del os.environ["AGENTARK_PROGRESS"]
+    finally: os.environ.pop("AGENTARK_PROGRESS", None)
 
 @dataclass
 class Run(Stage):

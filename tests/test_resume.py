@@ -1,0 +1,103 @@
+"Nothing is lost: runs that are killed with SIGKILL, torn files, failed records, and the same results whatever the batch."
+import json, os, signal, subprocess, sys, time
+from pathlib import Path
+import pytest
+from conftest import AGENTARK, ROOT
+
+def lines(path: Path) -> int: return path.read_bytes().count(b"\n") if path.exists() else 0
+
+def records(path) -> dict:
+    "Trajectories by id, without what differs between runs by nature; fails on a duplicate."
+    rows = [json.loads(line) for line in Path(path).read_text().splitlines()]
+    assert len({r["id"] for r in rows}) == len(rows), "a question was recorded twice"
+    return {r["id"]: {k: v for k, v in r.items() if k != "wall_s"} for r in rows}
+
+def start(*args): return subprocess.Popen([AGENTARK, *map(str, args)], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+def kill_at(n: int, path: Path, *args) -> int:
+    "Start a run, kill -9 it as soon as `n` records are on disk; how many there were."
+    process = start(*args)
+    deadline = time.time() + 120
+    while lines(path) < n and process.poll() is None and time.time() < deadline: time.sleep(0.005)
+    assert process.poll() is None, f"the run ended before it could be killed: {process.stderr.read().decode()[-500:]}"
+    process.send_signal(signal.SIGKILL); process.wait()
+    return lines(path)
+
+TINY = ["infer", "--method_name", "llm_debate", "--model_name", "tiny-random", "--model_max_tokens", 24, "--max_samples", 8, "--batch_size", 3, "--max_live", 1]
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dataset", ["reasoning_gym:chain_sum", "GSM8K"])
+def test_kill_minus_nine_three_times(agentark, tmp_path, request, dataset):
+    env = {"AGENTARK_DATA": request.getfixturevalue("gsm8k")} if dataset == "GSM8K" else {}
+    args = [*TINY, "--test_dataset_name", dataset]
+    path = tmp_path/"killed.jsonl"
+    seen = []
+    for n in (1, 3, 6):
+        assert kill_at(n, path, *args, "--output_path", path) < 8
+        before = records_until_torn(path)
+        assert all(before.get(i) == r for i, r in (seen[-1] if seen else {}).items()), "a finished question was lost"
+        seen.append(before)
+    with open(path, "a") as f: f.write('{"id": "torn')     # and once in the middle of a write
+    done = agentark(*args, "--output_path", path, check=True, **env)
+    assert "cut off by a crash" in done.stderr
+    agentark(*args, "--output_path", tmp_path/"whole.jsonl", check=True, **env)
+    assert records(path) == records(tmp_path/"whole.jsonl") and len(records(path)) == 8
+
+def records_until_torn(path: Path) -> dict:
+    text = path.read_text()
+    return {r["id"]: {k: v for k, v in r.items() if k != "wall_s"} for r in map(json.loads, text[:text.rfind("\n") + 1].splitlines())}
+
+def test_failed_records_are_redone(agentark, tmp_path):
+    path = tmp_path/"run.jsonl"
+    args = ["infer", "--method_name", "cot", "--model_name", "scripted", "--test_dataset_name", "reasoning_gym:chain_sum", "--max_samples", 5, "--output_path", path]
+    agentark(*args, check=True)
+    whole, rows = records(path), [json.loads(l) for l in path.read_text().splitlines()]
+    rows[2] = {**rows[2], "error": "TransportError: gone", "response": "", "answer": None, "calls": []}
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    assert "wrote 1 trajectories" in agentark(*args, check=True).stdout
+    assert records(path) == whole
+
+@pytest.mark.slow
+@pytest.mark.parametrize("temperature", [0, 0.8])
+def test_same_trajectories_at_any_batch_size(agentark, tmp_path, temperature):
+    runs = []
+    for size in (1, 7, 64):
+        path = tmp_path/f"{size}.jsonl"
+        agentark("infer", "--method_name", "llm_debate", "--model_name", "tiny-random", "--model_max_tokens", 12, "--model_temperature", temperature, "--max_samples", 12,
+                 "--test_dataset_name", "reasoning_gym:chain_sum", "--batch_size", size, "--output_path", path, check=True)
+        runs.append(records(path))
+    assert runs[0] == runs[1] == runs[2] and len({c["text"] for r in runs[0].values() for c in r["calls"]}) > 12
+
+EXPERIMENT = """
+notebooks: {root}/nbs/experiments
+task: &task {{test_dataset_name: "reasoning_gym:chain_sum", model_name: tiny-random, model_max_tokens: 12, max_samples: 10, batch_size: 6, max_live: 2}}
+steps:
+  mas: {{notebook: infer, params: {{<<: *task, method_name: llm_debate, output_path: "{{out}}/mas.jsonl"}}}}
+  base: {{notebook: infer, params: {{<<: *task, method_name: cot, output_path: "{{out}}/base.jsonl"}}}}
+  compare: {{notebook: compare, params: {{runs: {{base: "{{base}}", mas: "{{mas}}"}}, pairs: [[base, mas]], output_path: "{{out}}/metrics.json", figure_path: "{{out}}/figure.png"}}}}
+"""
+
+@pytest.mark.slow
+def test_a_killed_experiment_continues(agentark, tmp_path):
+    (tmp_path/"e.yaml").write_text(EXPERIMENT.format(root=ROOT))
+    out = tmp_path/"outputs"
+    kill_at(2, out/"mas.jsonl", "run", tmp_path/"e.yaml")
+    time.sleep(3)   # the kernel notices that its parent is gone
+    kept = records_until_torn(out/"mas.jsonl")
+    done = agentark("run", tmp_path/"e.yaml", check=True)
+    assert len(records(out/"mas.jsonl")) == 10 and all(records(out/"mas.jsonl")[i] == r for i, r in kept.items())
+    metrics = json.loads((out/"metrics.json").read_text())
+    assert metrics["base"]["n"] == metrics["mas"]["n"] == metrics["paired"]["n"] == 10 and (out/"figure.png").exists()
+    assert "| base" in done.stdout
+    again = agentark("run", tmp_path/"e.yaml", check=True)
+    assert again.stdout.count("done before") == 3
+
+@pytest.mark.slow
+def test_two_writers(agentark, tmp_path):
+    path = tmp_path/"run.jsonl"
+    args = [*TINY, "--test_dataset_name", "reasoning_gym:chain_sum", "--output_path", path]
+    first = start(*args)
+    while lines(path) < 1 and first.poll() is None: time.sleep(0.01)
+    second = agentark(*args)
+    assert second.returncode == 1 and "another process" in second.stderr
+    assert first.wait() == 0 and len(records(path)) == 8
