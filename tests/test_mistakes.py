@@ -63,7 +63,7 @@ def test_output_that_cannot_be_written(agentark, tmp_path):
     ("sft", ["--model_name_or_path", "tiny-random", "--train_data_path", "none.jsonl"], "no such file: none.jsonl"),
     ("eval", ["--input_file", "none.jsonl"], "no such file: none.jsonl"),
     ("run", ["none.yaml"], "no such file: none.yaml"),
-    ("models", ["--prepare", "smollm"], "did you mean smollm2-135m-instruct"),
+    ("models", ["--prepare", "smollm2-135"], "did you mean smollm2-135m-instruct"),
 ])
 def test_every_stage(agentark, stage, args, expected):
     done = agentark(stage, *args)

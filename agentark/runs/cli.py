@@ -9,6 +9,7 @@ __all__ = ['STAGES', 'POSITIONAL', 'Models', 'parse', 'main']
 import dataclasses, sys
 from dataclasses import dataclass
 from typing import Annotated
+from ..core.answers import Grade
 from ..core.config import AgentArkError, Stage, from_dict, read_yaml, unknown
 from ..distill.sft import Sft
 from ..distill.traces import Traces
@@ -33,8 +34,8 @@ class Models(Stage):
         if not self.prepare: print("Any hub id or model folder works as well. `agentark models --prepare NAME` makes one ready.")
 
 # %% ../../nbs/runs/03_cli.ipynb #bbe97673
-STAGES = {"infer": Infer, "label": Label, "traces": Traces, "sft": Sft, "eval": Eval, "run": Run, "models": Models, "bench": Bench}
-POSITIONAL = {"run": "experiment", "bench": "what"}  # `agentark run FILE`, `agentark bench engine`
+STAGES = {"infer": Infer, "label": Label, "traces": Traces, "sft": Sft, "eval": Eval, "run": Run, "grade": Grade, "models": Models, "bench": Bench}
+POSITIONAL = {"run": "experiment", "bench": "what", "grade": "input_path"}  # `agentark run FILE`, `agentark bench engine`
 
 def _from_yaml(cls, path: str):
     "A default instance whose fields come from a YAML file; what it leaves out and has no default stays required."
