@@ -22,11 +22,14 @@ def compare(runs: dict[str, str],         # name -> inference file
     for i, (a, b) in enumerate(pairs): out["paired" if i == 0 else f"paired_{a}_{b}"] = paired(read[a], read[b], (a, b))
     return out
 
-def sentence(test: dict) -> str:
+def sentence(test: dict,                    # from `paired`
+             labels: dict[str, str]|None=None # how to call the runs
+            ) -> str:
     "A paired test in words, saying so when it shows nothing."
     a, b = (k.removeprefix("only_") for k in test if k.startswith("only_"))
+    only_a, only_b, (a, b) = test[f"only_{a}"], test[f"only_{b}"], ((labels or {}).get(x, x) for x in (a, b))
     verdict = "a significant difference" if test["p"] < 0.05 else "no significant difference"
-    return f"{b} against {a} on {test['n']} shared questions: {test[f'only_{b}']} only {b} right, {test[f'only_{a}']} only {a} right, exact McNemar p = {test['p']:.2g} ({verdict} at 5 %)"
+    return f"{b} against {a} on {test['n']} shared questions: {only_b} only {b} right, {only_a} only {a} right, exact McNemar p = {test['p']:.2g} ({verdict} at 5 %)"
 
 # %% ../../nbs/eval/02_evaluate.ipynb #edc3141a
 @dataclass

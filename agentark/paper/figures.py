@@ -6,7 +6,7 @@
 __all__ = ['COLOURS', 'style', 'accuracy_and_cost', 'save']
 
 # %% ../../nbs/paper/00_figures.ipynb #e201a72c
-import csv
+import csv, textwrap
 from pathlib import Path
 from ..core.config import make_folder
 
@@ -14,9 +14,7 @@ from ..core.config import make_folder
 COLOURS = ["#7f8c8d", "#e08e45", "#c0504d", "#2b6ca3", "#4d9a6a", "#8064a2"]  # single agent grey, multi-agent warm, distilled blue
 
 def style():
-    "matplotlib with this project's defaults, drawing without a display."
-    import matplotlib
-    matplotlib.use("Agg", force=False)
+    "matplotlib's pyplot with this project's defaults."
     import matplotlib.pyplot as plt
     plt.rcParams.update({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 11, "axes.titleweight": "bold", "figure.dpi": 110, "savefig.bbox": "tight"})
     return plt
@@ -28,7 +26,7 @@ def accuracy_and_cost(summaries: dict[str, dict],  # name -> summary of `eval.me
                      ):
     "Bars of accuracy, and accuracy against tokens per question, both with 95 % Wilson intervals. Returns the figure."
     plt = style()
-    names, rows = [f"{n}\nn = {r['n']}" for n, r in summaries.items()], list(summaries.values())
+    names, rows = [f"{textwrap.fill(n, 16)}\nn = {r['n']}" for n, r in summaries.items()], list(summaries.values())
     acc = [100*r["accuracy"] for r in rows]
     err = [[max(0, a - 100*r["ci95"][0]) for a, r in zip(acc, rows)], [max(0, 100*r["ci95"][1] - a) for a, r in zip(acc, rows)]]
     colours = [COLOURS[i % len(COLOURS)] for i in range(len(names))]
@@ -39,7 +37,7 @@ def accuracy_and_cost(summaries: dict[str, dict],  # name -> summary of `eval.me
     left.set(ylabel="accuracy (%)", ylim=(0, 100), title="accuracy"); left.grid(axis="y", lw=0.4, alpha=0.6, zorder=0)
     left.tick_params(axis="x", labelsize=8)
     for i, (n, a, r) in enumerate(zip(summaries, acc, rows)):
-        right.errorbar(r["tokens_per_question"], a, [[err[0][i]], [err[1][i]]], fmt="o", ms=8, color=colours[i], ecolor="#555555", capsize=3, lw=1, label=f"{n} ({r['calls_per_question']:.1f} calls)")
+        right.errorbar(r["tokens_per_question"], a, [[err[0][i]], [err[1][i]]], fmt="o", ms=8, color=colours[i], ecolor="#555555", capsize=3, lw=1, label=f"{n} ({r['calls_per_question']:g} calls)")
     right.set(xscale="log", xlabel="tokens per question (prompt and completion)", title="accuracy and cost"); right.grid(lw=0.4, alpha=0.6)
     low, high = min(r["tokens_per_question"] for r in rows), max(r["tokens_per_question"] for r in rows)
     right.set_xlim(low/1.8, high*1.8)
@@ -47,6 +45,7 @@ def accuracy_and_cost(summaries: dict[str, dict],  # name -> summary of `eval.me
     right.legend(fontsize=8, frameon=False, loc="best")
     if title: fig.suptitle(title, y=1.04, fontsize=11)
     save(fig, path, summaries)
+    plt.close(fig)   # a notebook shows what the cell returns, once
     return fig
 
 def save(fig, path, summaries: dict[str, dict]):
