@@ -1,4 +1,4 @@
-"Print README.md as made from nbs/index.ipynb: its text, its code and its stored outputs, without hidden cells."
+"Print README.md as made from nbs/index.ipynb: its text, its code and its stored outputs, without hidden cells and without the code of `echo: false` ones."
 from pathlib import Path
 import nbformat
 from nbconvert import MarkdownExporter
@@ -8,6 +8,8 @@ root = Path(__file__).parent.parent
 def readme() -> str:
     nb = nbformat.read(root/"nbs"/"index.ipynb", 4)
     nb.cells = [c for c in nb.cells if "#| hide" not in c.source]
+    for c in nb.cells:
+        if c.source.startswith("#| echo: false"): c.cell_type, c.source = "markdown", c.outputs[0].data["text/markdown"]
     text, _ = MarkdownExporter().from_notebook_node(nb)
     return text.replace("../figures/", "figures/").strip() + "\n"
 

@@ -92,12 +92,13 @@ def test_a_killed_experiment_continues(agentark, tmp_path):
     again = agentark("run", tmp_path/"e.yaml", check=True)
     assert again.stdout.count("done before") == 3
 
-@pytest.mark.slow
 def test_two_writers(agentark, tmp_path):
+    from agentark.core.store import Store
     path = tmp_path/"run.jsonl"
-    args = [*TINY, "--test_dataset_name", "reasoning_gym:chain_sum", "--output_path", path]
-    first = start(*args)
-    while lines(path) < 1 and first.poll() is None: time.sleep(0.01)
-    second = agentark(*args)
-    assert second.returncode == 1 and "another process" in second.stderr
-    assert first.wait() == 0 and len(records(path)) == 8
+    args = ["infer", "--method_name", "cot", "--model_name", "scripted", "--test_dataset_name", "reasoning_gym:chain_sum", "--max_samples", 2, "--output_path", path]
+    agentark(*args, check=True)
+    config = json.loads((tmp_path/"run.meta.json").read_text())["config"]
+    with Store(path, config):
+        second = agentark(*args)
+        assert second.returncode == 1 and "another process" in second.stderr
+    agentark(*args, check=True)
