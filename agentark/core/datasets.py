@@ -46,7 +46,9 @@ def reasoning_gym_task(spec: str, split: str, n: int | None, seed: int) -> list[
     source = f"reasoning_gym:{task}"
     return [Query(e["question"], str(e["answer"]), _kind(str(e["answer"])), source=source, split=split, id=stable_id(spec, e["question"])) for e in list(found.values())[:want]]
 
-def stable_seed(*parts) -> int: return int(stable_id(*parts)[:7], 16)
+def stable_seed(*parts) -> int:
+    "A 28-bit seed that depends on `parts` alone."
+    return int(stable_id(*parts)[:7], 16)
 
 def _kind(gold: str) -> str: return "math" if number(gold) is not None else "short"
 

@@ -62,7 +62,9 @@ def write_manifest(path, config: dict, **more) -> Path:
     os.replace(part, meta)
     return meta
 
-def manifest_path(path) -> Path: return Path(path).with_name(Path(path).stem + ".meta.json")
+def manifest_path(path) -> Path:
+    "`<name>.meta.json` beside a file or folder."
+    return Path(path).with_name(Path(path).stem + ".meta.json")
 def _now() -> str: return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 # %% ../../nbs/core/03_store.ipynb #3e0ea6a6

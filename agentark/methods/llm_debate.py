@@ -15,6 +15,7 @@ from .base import Team, answer_format, each_with_others, gather, listed, method,
 # %% ../../nbs/methods/04_llm_debate.ipynb #cfecf719
 @dataclass
 class LLMDebateConfig:
+    "Keys of `llm_debate/config_main.yaml`."
     num_agents: int = 3                           # debaters, each with its own history
     num_rounds: int = 2                           # 1 = independent answers only
     aggregation: Literal["vote", "llm"] = "vote"  # `vote` (Du et al.) or `llm` (one more call reads all final answers)

@@ -15,6 +15,7 @@ from .base import Team, gather, method, solo
 # %% ../../nbs/methods/03_self_consistency.ipynb #ebb1988f
 @dataclass
 class SelfConsistencyConfig:
+    "Keys of `self_consistency/config_main.yaml`."
     parallel_num: int = 5                        # sampled reasoning paths
     aggregation: Literal["vote", "llm"] = "vote" # `vote` (the paper) or `llm` (one more call reads all paths)
 
