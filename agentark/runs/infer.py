@@ -15,7 +15,7 @@ from ..core.config import AgentArkError, Stage, neutral, progress, run_async
 from ..core.records import Query, Usage
 from ..core.store import Store
 from ..engines.base import Engine, Sampling
-from ..engines.models import open_engine
+from ..engines.models import default_max_tokens, open_engine
 from ..engines.scheduler import Scheduler
 from ..eval.metrics import is_correct
 from ..methods.base import get_method, method_config, solve
@@ -44,7 +44,7 @@ class Infer(Stage):
     method_config_name: str = "config_main" # the method's YAML configuration, by name or path
     method_args: dict[str, int | float | bool | str | list] = field(default_factory=dict)  # replaces its keys: num_agents 5 num_rounds 3
     model_temperature: float = 0.5          # 0 is greedy
-    model_max_tokens: int = 4096            # per reply
+    model_max_tokens: int | None = None     # per reply; default: 4096, but 512 for the embedded models
     split: str = "test"                     # of the dataset
     seed: int = 0                           # of sampling and of procedural datasets
     max_samples: int | None = neutral(None) # at most this many questions
@@ -57,10 +57,10 @@ class Infer(Stage):
 
     def run(self) -> Path:
         method, cfg = get_method(self.method_name), method_config(self.method_name, self.method_config_name, self.method_args)
-        sampling = Sampling(self.model_temperature, self.model_max_tokens)
+        sampling = Sampling(self.model_temperature, default_max_tokens(self.model_name) if self.model_max_tokens is None else self.model_max_tokens)
         path = Path(self.output_path or default_path(self.result_dir, self.test_dataset_name, self.model_name, self.method_name, self.split))
         queries = datasets.load(self.test_dataset_name, self.split, self.max_samples, self.seed, self.data_dir)
-        with Store(path, {**self.identity(), "method_config": vars(cfg)}, self.overwrite) as store:
+        with Store(path, {**self.identity(), "model_max_tokens": sampling.max_tokens, "method_config": vars(cfg)}, self.overwrite) as store:
             todo = [q for q in queries if q.id not in store.done]
             if not todo: store.close(); print(f"nothing to do: {len(store.done)} trajectories already in {path}"); return path
             engine = open_engine(self.model_name, self.batch_size)
