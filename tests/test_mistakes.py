@@ -1,5 +1,5 @@
 "Whatever a user gets wrong: one line that names the fix, a non-zero exit, and nothing lost."
-import json, os
+import json
 import pytest
 
 BASE = {"method_name": "llm_debate", "test_dataset_name": "reasoning_gym:chain_sum", "model_name": "scripted", "max_samples": 4}

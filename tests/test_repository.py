@@ -21,7 +21,7 @@ def test_generated_files_are_up_to_date(command, folder, tmp_path):
     for name in ("settings.ini", "setup.py"): shutil.copy(ROOT/name, copy)
     env = {k: v for k, v in os.environ.items() if k != "IN_TEST"}
     subprocess.run([Path(sys.executable).parent/command], cwd=copy, check=True, env=env)
-    assert differing(ROOT/folder, copy/folder) == [], f"run `make notebooks` and commit"
+    assert differing(ROOT/folder, copy/folder) == [], "run `make notebooks` and commit"
 
 def test_readme_is_made_from_the_index_notebook():
     assert (ROOT/"README.md").read_text() == readme(), "run `make notebooks` and commit"

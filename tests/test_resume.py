@@ -1,5 +1,5 @@
 "Nothing is lost: runs that are killed with SIGKILL, torn files, failed records, and the same results whatever the batch."
-import json, os, signal, subprocess, sys, time
+import json, signal, subprocess, time
 from pathlib import Path
 import pytest
 from conftest import AGENTARK, ROOT

@@ -6,7 +6,7 @@
 __all__ = ['Sampling', 'Request', 'Reply', 'EngineError', 'TransportError', 'ContextOverflow', 'Engine']
 
 # %% ../../nbs/engines/00_base.ipynb #ae4c60ec
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from ..core.config import AgentArkError
 
 # %% ../../nbs/engines/00_base.ipynb #5c19eb0e

@@ -7,7 +7,7 @@ __all__ = ['METHODS', 'Agent', 'answer_format', 'solo', 'listed', 'Team', 'gathe
            'get_method', 'method_config', 'solve', 'run_one']
 
 # %% ../../nbs/methods/00_base.ipynb #6ab5705c
-import asyncio, importlib, pkgutil, re, time
+import asyncio, importlib, pkgutil, time
 from dataclasses import dataclass, fields
 from pathlib import Path
 from ..core.answers import extract

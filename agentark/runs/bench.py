@@ -6,11 +6,11 @@
 __all__ = ['bench_engine', 'bench_scheduler', 'Bench']
 
 # %% ../../nbs/runs/02_bench.ipynb #adff1dfa
-import json, resource, statistics, time
+import json, resource, time
 from dataclasses import dataclass
 from typing import Literal
 from ..core import datasets
-from ..core.config import AgentArkError, Stage, run_async
+from ..core.config import Stage, run_async
 from ..core.records import Query
 from ..engines.base import Request, Sampling
 from ..engines.models import open_engine

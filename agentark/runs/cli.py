@@ -8,7 +8,6 @@ __all__ = ['STAGES', 'POSITIONAL', 'Models', 'parse', 'main']
 # %% ../../nbs/runs/03_cli.ipynb #73fbe02a
 import dataclasses, sys
 from dataclasses import dataclass
-from typing import Annotated
 from ..core.answers import Grade
 from ..core.config import AgentArkError, Stage, from_dict, read_yaml, unknown
 from ..distill.sft import Sft

@@ -7,7 +7,6 @@ __all__ = ['default_path', 'fitted', 'Infer']
 
 # %% ../../nbs/runs/00_infer.ipynb #6a9ab33b
 import re, time
-from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 from ..core import datasets
