@@ -48,6 +48,7 @@ class Scheduler:
             replies = await self._attempt([r for r, _ in batch])
             for (_, future), reply in zip(batch, replies):
                 if not future.done(): future.set_result(reply)
+            for _ in range(self.quiet_turns): await asyncio.sleep(0)   # who was answered may ask again before the next batch is chosen
         self._dispatcher = None
 
     async def _settle(self):
