@@ -141,13 +141,16 @@ def _as_queries(row: dict, make: Callable, where: str, **defaults) -> list[Query
     return queries
 
 # %% ../../nbs/core/04_datasets.ipynb #ae85a190
-def load(name: str,                  # `reasoning_gym:task?key=value`, a benchmark, or a file in the `query`/`gt` format
+def load(name: str,                  # `chains?key=value`, `reasoning_gym:task?key=value`, a benchmark, or a file in the `query`/`gt` format
          split: str="test",          # the dataset's own name for it, or a common synonym
          max_samples: int | None=None, # the first so many questions
          seed: int=0,                # for procedural tasks, and for the order of GPQA's options
          data_dir: str | None=None,  # folder of local files; `$AGENTARK_DATA` when None
         ) -> list[Query]:
     "The questions of a dataset, in file order; ids are stable and unique. Raises `AgentArkError` naming the fix; warns of gold answers that cannot be read."
+    if name.partition("?")[0] == "chains":
+        from agentark.core.chains import load_chains
+        return load_chains(name.partition("?")[2], split, max_samples, seed)
     if name.startswith("reasoning_gym:"): return reasoning_gym_task(name.partition(":")[2], split, max_samples, seed)
     if data_dir and not Path(data_dir).is_dir(): raise AgentArkError(f"no such folder: --data_dir {data_dir}")
     folder = data_dir or os.environ.get("AGENTARK_DATA")
@@ -160,7 +163,7 @@ def load(name: str,                  # `reasoning_gym:task?key=value`, a benchma
     paths = [Path(name)] if given else (bench and folder and local_files(known, split, folder)) or _plain_files(name, folder)
     if paths: rows = _numbered(paths, bench and bench.columns)
     elif bench: rows = ((f"{known} from the hub, record {i}", row) for i, row in enumerate(_hub(known, bench, split, folder), 1))
-    else: raise unknown("dataset", name, [*BENCHMARKS, *_local_names(folder), "reasoning_gym:<task>"], "(a .jsonl path with query and gt works too)")
+    else: raise unknown("dataset", name, [*BENCHMARKS, *_local_names(folder), "chains", "reasoning_gym:<task>"], "(a .jsonl path with query and gt works too)")
     out = {}
     for q in _questions(rows, bench, source, split, seed):
         if max_samples is not None and len(out) >= max_samples: break
