@@ -12,7 +12,7 @@ from agentark.methods.base import get_method, method_config, method_names, pick_
 # Calls per question with the shipped configurations: the fewest and the most (formulas and golden runs: the methods' notebooks).
 CALLS = {
     "vanilla main": (1, 1), "cot main": (1, 1), "self_consistency main": (5, 5), "llm_debate main": (6, 6), "mad main": (3, 11), "camel main": (3, 8), "autogen main": (1, 5),
-    "dylan main": (3, 11), "dylan math": (3, 11), "dylan mmlu": (5, 17), "dylan humaneval": (11, 19), "agentverse main": (4, 27), "agentverse mgsm": (4, 27), "agentverse humaneval": (4, 27),
+    "controlled_debate main": (6, 6), "dylan main": (3, 11), "dylan math": (3, 11), "dylan mmlu": (5, 17), "dylan humaneval": (11, 19), "agentverse main": (4, 27), "agentverse mgsm": (4, 27), "agentverse humaneval": (4, 27),
     **{f"mav {v}": (10, 10) for v in ("main", "math", "mmlu", "gpqa", "humaneval")}, "mapcoder humaneval": (4, 25), "mapcoder mbpp": (4, 25), "evomac main": (4, 40), "chatdev srdd": (6, 45), "chatdev humaneval": (2, 23),
     "macnet chain": (9, 9), "macnet star": (12, 12), "macnet tree": (11, 11), "macnet net": (27, 27), "macnet mlp": (20, 20), "macnet main": (9, 27), "macnet random": (9, 27), "macnet srdd": (9, 180),
 }

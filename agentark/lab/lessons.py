@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['EARLY', 'LATE', 'chats', 'Lesson', 'lesson', 'curriculum']
 
-# %% ../../nbs/lab/01_lessons.ipynb #7b109def
+# %% ../../nbs/lab/01_lessons.ipynb #5b22c39e
 import random
 from dataclasses import dataclass, field
 from ..core.chains import ask, expression_of, expressions, gold_steps, split_of
@@ -16,41 +16,32 @@ from ..engines.scheduler import Scheduler
 from ..engines.scripted import Scripted
 from ..eval.judge import CHOICES, own_part, shared_part
 from .solver import Slips, solver
-from ..methods.base import Team, gather, get_method, method, method_config, solo, solve
-from ..methods.llm_debate import revise
+from ..methods.base import Team, get_method, method, method_config, solo, solve
+from ..methods.controlled_debate import ControlledDebateConfig, controlled_debate
 
-# %% ../../nbs/lab/01_lessons.ipynb #0aa483a7
+# %% ../../nbs/lab/01_lessons.ipynb #6c2fc5b0
 def chats(t: Trajectory) -> list[list[dict]]:
     "Every agent's chat in a trajectory, up to its last reply."
     calls, inner = {c.id: c for c in t.calls}, {c.parent for c in t.calls}
     def until(c: Call): return [*(until(calls[c.parent]) if c.parent else []), *c.messages, {"role": "assistant", "content": c.text}]
     return [until(c) for c in t.calls if c.id not in inner]
 
-# %% ../../nbs/lab/01_lessons.ipynb #27345351
+# %% ../../nbs/lab/01_lessons.ipynb #e3ed2993
 @dataclass
 class Lesson:
     "What a lesson may draw on."
-    others: list[str] = field(default_factory=list)   # expressions for peers that are off topic
-    copied: float = 0.2     # share of lessons whose peers are copies of one's own solution
-    strange: float = 0.1    # share whose peers solve another question
-    alone: float = 0.08     # share without peers
-    thirds: float = 0.2     # share of three rounds
+    others: list[str] = field(default_factory=list)   # questions for peers that are off topic
+    shares: dict = field(default_factory=lambda: {"own_copy": 0.2, "off_topic": 0.1, "none": 0.08, "others": 0.62})   # of lessons, by what the peers are
+    thirds: float = 0.2                               # share of three rounds
 
 @method("lab_lesson", Lesson)
 async def lesson(query: Query, team: Team, cfg: Lesson) -> Call:
     "A debate of two to six agents, honest or not."
     draw = team.random
-    u, n = draw.random(), draw.choice([2, 3, 3, 3, 3, 4, 5, 6])
-    kind = next((k for k, share in (("copied", cfg.copied), ("strange", cfg.copied + cfg.strange), ("alone", cfg.copied + cfg.strange + cfg.alone)) if u < share), "honest")
-    agents = [team.agent(i, "debater") for i in range(n)]
-    replies = await gather(a.say(solo(query)) for a in agents)
-    for k in range(1, 3 if draw.random() < cfg.thirds else 2):
-        if kind == "strange": strangers = await gather(team.agent(f"stranger{k}{i}").say(solo(ask(x))) for i, x in enumerate(draw.sample(cfg.others, n - 1)))
-        peers = {"copied": lambda i: [replies[i]]*(n - 1), "strange": lambda i: strangers, "alone": lambda i: [], "honest": lambda i: replies[:i] + replies[i + 1:]}[kind]
-        replies = await gather(a.say(lambda shown: revise(query, shown), sees=peers(i)) for i, a in enumerate(agents))
-    return replies[0]
+    peers, = draw.choices([*cfg.shares], [*cfg.shares.values()])
+    return await controlled_debate(query, team, ControlledDebateConfig(draw.choice([2, 3, 3, 3, 3, 4, 5, 6]), 3 if draw.random() < cfg.thirds else 2, peers, cfg.others))
 
-# %% ../../nbs/lab/01_lessons.ipynb #88aee910
+# %% ../../nbs/lab/01_lessons.ipynb #629ab149
 async def _record(name: str, queries: list[Query], slips: Slips, seed: int, **options) -> list[list[dict]]:
     "All chats of a method over the queries."
     f = lesson if name == "lab_lesson" else get_method(name)
@@ -86,7 +77,7 @@ def curriculum(questions: int,       # in all
         for name, share in shares.items():
             queries = [Query(**{**vars(q), "id": f"{q.id}-{part}{i}"}) for i, q in enumerate(rng.choices(pool, k=max(1, round(share*n))))]   # a question that returns is answered anew
             if name == "judge": out += run_async(_judged(queries, slips, seed)); continue
-            options = {"lab_lesson": {"others": [expression_of(q.query) for q in pool[:500]]}, "shared": {"layout": "shared"}, "self_consistency": {"aggregation": "llm"}}.get(name, {})
+            options = {"lab_lesson": {"others": [q.query for q in pool[:500]]}, "shared": {"layout": "shared"}, "self_consistency": {"aggregation": "llm"}}.get(name, {})
             out += run_async(_record("llm_debate" if name == "shared" else name, queries, slips, seed, **options))
         rng.shuffle(out)
         parts.append(out)
