@@ -13,6 +13,7 @@ from ..core.records import Trajectory
 from ..core.store import write_jsonl
 from ..core.trajectories import read_trajectories
 from .metrics import discordant, is_correct, markdown, mcnemar, paired, summarize
+from .rounds import rounds
 from .text_metrics import SHARES, aggregate, paired_scores, text_scores
 
 # %% ../../nbs/eval/02_evaluate.ipynb #a8a45555
@@ -85,9 +86,9 @@ def score_file(path, dataset_name: str|None=None, metrics: tuple[str, ...]|None=
 def compare(runs: dict[str, str],         # name -> inference file
             pairs: list[tuple[str, str]]  # names to test against each other
            ) -> dict:
-    "Accuracy summaries by name, and under `paired` (the first pair) and `paired_a_b` (further ones) the exact McNemar tests."
+    "Accuracy summaries by name (with `rounds` and `gain` of `eval.rounds` for debates), and under `paired` (the first pair) and `paired_a_b` (further ones) the exact McNemar tests."
     read = {name: read_trajectories(path) for name, path in runs.items()}
-    out = {name: summarize(ts) for name, ts in read.items()}
+    out = {name: {**summarize(ts), **rounds(ts)} for name, ts in read.items()}
     for i, (a, b) in enumerate(pairs): out["paired" if i == 0 else f"paired_{a}_{b}"] = paired(read[a], read[b], (a, b))
     return out
 
