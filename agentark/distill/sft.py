@@ -81,7 +81,7 @@ class Sft(Stage):
         args = SFTConfig(output_dir=self.output_dir, num_train_epochs=self.num_train_epochs, per_device_train_batch_size=self.per_device_train_batch_size,
                          gradient_accumulation_steps=self.gradient_accumulation_steps, learning_rate=self.learning_rate, lr_scheduler_type=self.lr_scheduler_type,
                          warmup_steps=self.warmup_ratio, weight_decay=self.weight_decay, max_length=self.max_length, completion_only_loss=True,
-                         gradient_checkpointing=self.gradient_checkpointing, seed=self.seed, data_seed=self.seed, logging_steps=self.logging_steps, save_steps=self.save_steps,
+                         gradient_checkpointing=self.gradient_checkpointing, seed=self.seed, data_seed=self.seed, logging_steps=self.logging_steps, logging_first_step=True, save_steps=self.save_steps,
                          save_total_limit=1, report_to=self.report_to, bf16=gpu, use_cpu=not gpu, dataloader_pin_memory=gpu, disable_tqdm=True, logging_nan_inf_filter=False)
         with quietly():
             model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32 if not self.use_peft or not gpu else torch.bfloat16)
