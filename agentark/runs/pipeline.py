@@ -82,7 +82,7 @@ def execute(notebook: Path, output: Path, params: dict):
 @dataclass
 class Run(Stage):
     "Execute an experiment: its notebooks in order, skipping finished steps, resuming interrupted ones."
-    experiment: str              # a YAML file such as papermill_runs/quickstart/quickstart.yaml
+    experiment: str              # a YAML file such as papermill_runs/demo/demo.yaml
     overwrite: bool = neutral(False)   # delete earlier outputs and start anew
 
     def run(self) -> Path:
