@@ -162,17 +162,21 @@ class TransformersEngine(Engine):
                 ):
         for noisy in ("transformers", "transformers.tokenization_utils_base"): logging.getLogger(noisy).setLevel(logging.ERROR)
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        dtype = torch.float32 if self.device == "cpu" else torch.bfloat16
         if self.device == "cpu": keep_heap()
-        try:
-            self.tokenizer = open_tokenizer(path, apply_chat_template)
-            self.model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation="grouped" if self.device == "cpu" else None).to(self.device).eval()
-        except (OSError, ValueError) as e: raise AgentArkError(f"cannot load model {name or path}: {str(e).splitlines()[0][:200]}") from None
         self.home, self.name, self.max_batch = Loop(), name or str(path), max_batch or (96 if self.device == "cpu" else 256)
+        try: self.home.call(self._load(path, apply_chat_template))
+        except (OSError, ValueError) as e:
+            self.home.close()
+            raise AgentArkError(f"cannot load model {name or path}: {str(e).splitlines()[0][:200]}") from None
         self.context_length = getattr(self.model.config, "max_position_embeddings", None) or 2**20
         ends = self.model.generation_config.eos_token_id
         self.ends = {*(ends if isinstance(ends, list) else [ends]), self.tokenizer.eos_token_id} - {None}
         self.pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
+
+    async def _load(self, path, apply_chat_template):   # in the engine's thread, which is to be the only one with a team of OpenMP workers
+        self.tokenizer = open_tokenizer(path, apply_chat_template)
+        dtype, attention = (torch.float32, "grouped") if self.device == "cpu" else (torch.bfloat16, None)
+        self.model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation=attention).to(self.device).eval()
 
     def count_tokens(self, messages: list[dict]) -> int: return len(chat_ids(self.tokenizer, messages))
 

@@ -33,11 +33,12 @@ async def bench_engine(model: str="smollm2-135m-instruct", n: int=64, max_tokens
     async def ours(requests, ends):
         engine.ends = ends
         return sum(r.completion_tokens for r in await engine.generate(requests))
-    async def plain(requests, ends):
+    async def generate(requests, ends):
         batch = engine.tokenizer.pad({"input_ids": [chat_ids(engine.tokenizer, r.messages) for r in requests]}, padding_side="left", return_tensors="pt").to(engine.device)
         library.generation_config.eos_token_id = sorted(ends) or None
         out = library.generate(**batch, max_new_tokens=max_tokens, do_sample=True, temperature=0.7, top_k=0, top_p=1.0, pad_token_id=engine.pad)
         return sum(next((i for i, t in enumerate(row) if t in ends), len(row)) for row in out[:, batch.input_ids.shape[1]:].tolist())
+    async def plain(requests, ends): return await engine.home.wait(generate(requests, ends))   # in the engine's thread, so that both sides use the same workers
     async def timed(name, side, requests, ends=frozenset()):
         start = time.perf_counter()
         spent.setdefault(name, []).append((await side(requests, ends), time.perf_counter() - start))
