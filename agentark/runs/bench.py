@@ -20,7 +20,7 @@ from ..methods.base import get_method, method_config, solo, solve
 from .soak import soak
 
 # %% ../../nbs/runs/02_bench.ipynb #a5fe910a
-async def bench_engine(model: str="smollm2-135m-instruct", n: int=64, max_tokens: int=128, serial: int=2) -> dict:
+async def bench_engine(model: str="smollm2-135m-instruct", n: int=96, max_tokens: int=128, serial: int=2) -> dict:
     "Tokens per second of this engine and of plain left-padded `generate` on the same `n` requests, and their ratio; and of requests one at a time."
     import torch
     from transformers import AutoModelForCausalLM
@@ -128,12 +128,12 @@ class Bench(Stage):
     "Measure a speed claim; prints one JSON object."
     what: Literal["engine", "scheduler", "debate", "soak"]  # engine: ours against plain batched generation; scheduler: overhead per call and memory; debate: concurrent against serial debates on a vLLM server; soak: answers and memory on a server that fails
     model_name: str = "smollm2-135m-instruct"  # for `engine` and `debate`
-    n: int | None = None                  # requests (engine, default 64) or questions (scheduler, default 50,000; debate, 24), or in flight (soak, 200)
+    n: int | None = None                  # requests (engine, default 96) or questions (scheduler, default 50,000; debate, 24), or in flight (soak, 200)
     seconds: float = 60                   # for `soak`
     test_dataset_name: str = "reasoning_gym:gsm_symbolic"  # for `debate`; GSM8K where AGENTARK_DATA has it
 
     def run(self) -> dict:
         if self.what == "debate": result = bench_debate(self.model_name, self.n or 24, dataset=self.test_dataset_name)
-        else: result = run_async(bench_engine(self.model_name, self.n or 64) if self.what == "engine" else soak(self.seconds, self.n or 200) if self.what == "soak" else bench_scheduler(self.n or 50_000))
+        else: result = run_async(bench_engine(self.model_name, self.n or 96) if self.what == "engine" else soak(self.seconds, self.n or 200) if self.what == "soak" else bench_scheduler(self.n or 50_000))
         print(json.dumps(result))
         return result
