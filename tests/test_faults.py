@@ -80,9 +80,9 @@ def test_second_ctrl_c_ends_at_once(tmp_path):
     assert run.wait(timeout=5) == 130
 
 @pytest.mark.slow
-def test_kill_minus_nine_at_random_moments(agentark, tmp_path, request, whole):
+def test_kill_minus_nine_at_random_moments(agentark, tmp_path, kills, whole):
     dice, kept, path, args = random.Random(), {}, tmp_path/"0.jsonl", [*TINY, *TASK, "--output_path"]
-    for n in range(request.config.getoption("--kills")):
+    for n in range(kills):
         run = start(*args, path)
         try: run.wait(timeout=dice.uniform(0, whole[1]))
         except subprocess.TimeoutExpired: run.kill(); run.wait()

@@ -1,9 +1,8 @@
 "Replicas on Ray: what one process says, whatever dies."
-import contextlib, json, os, shutil, signal, socket, subprocess, sys, tempfile, time, uuid
-from pathlib import Path
+import contextlib, os, shutil, signal, socket, subprocess, sys, tempfile, uuid
 import pytest
-from conftest import AGENTARK, ROOT
-from test_resume import lines, records, records_until_torn
+from conftest import AGENTARK, ROOT, gone, processes, start, wait_for
+from test_resume import kill_at_random_moments, lines, records
 
 pytest.importorskip("ray", reason="Ray is not installed: make setup EXTRAS=ray")
 pytestmark = pytest.mark.slow
@@ -11,29 +10,7 @@ pytestmark = pytest.mark.slow
 def flags(path, n=24, **kw):
     given = {"method_name": "llm_debate", "model_name": "tiny-random", "model_max_tokens": 16, "model_temperature": 0.8, "test_dataset_name": "reasoning_gym:chain_sum", "max_samples": n,
              "batch_size": 6, "max_live": 2, "output_path": path, **kw}
-    return ["infer", *(str(x) for k, v in given.items() for x in (f"--{k}", v))]
-
-def processes(environment: str) -> dict[int, str]:
-    "Living processes with this in their environment, and their names: Ray's inherit the driver's."
-    out = {}
-    for p in Path("/proc").iterdir():
-        if not p.name.isdigit(): continue
-        try:
-            if environment.encode() in (p/"environ").read_bytes(): out[int(p.name)] = (p/"cmdline").read_bytes().replace(b"\0", b" ").decode()
-        except OSError: pass   # it has ended
-    return out
-
-def start(*args, mark: str): return subprocess.Popen([AGENTARK, *args], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, env={**os.environ, "AGENTARK_TEST": mark})
-
-def wait_for(condition, process=None, seconds=180):
-    deadline = time.time() + seconds
-    while not (found := condition()) and time.time() < deadline and (process is None or process.poll() is None): time.sleep(0.01)
-    assert found, f"it never happened; {f'the run ended with {process.returncode}: {process.communicate()}' if process and process.poll() is not None else 'the time is up'}"
-    return found
-
-def gone(mark: str):
-    "Wait until nothing that a run has started is left: Ray's agents notice after half a minute, later on a busy machine, that their driver was killed."
-    wait_for(lambda: not processes(f"AGENTARK_TEST={mark}"), seconds=240)
+    return ["infer", *(str(x) for k, v in given.items() if v is not None for x in (f"--{k}", v))]
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
@@ -64,21 +41,14 @@ def test_a_killed_replica_is_replaced(tmp_path, whole):
     assert process.returncode == 0 and "wrote 24 trajectories" in out and "0 failed" in out and "a replica died" in err, err
     assert records(path) == whole
 
-def test_killed_driver(tmp_path, agentark, whole):
-    path, kept = tmp_path/"run.jsonl", {}
-    for n in (0, 1, 5, 12, 18):
-        mark = f"driver{os.getpid()}-{n}"
-        process = start(*flags(path, num_replicas=2), mark=mark)
-        if n: wait_for(lambda: lines(path) >= n, process)
-        else: wait_for(lambda: any("ray::Replica" in name for name in processes(f"AGENTARK_TEST={mark}").values()), process)   # before anything is finished
-        os.kill(process.pid, signal.SIGKILL); process.communicate()
-        now = records_until_torn(path)
-        assert all(now.get(i) == r for i, r in kept.items()), "a finished question was lost"
-        kept = now
-        gone(mark)   # Ray's processes end with it
-    assert len(kept) < 24
-    agentark(*flags(path, num_replicas=2), check=True)
-    assert records(path) == whole
+def test_killed_driver(tmp_path, agentark, kills):
+    path, mark, n = tmp_path/"run.jsonl", f"driver{os.getpid()}", 8*kills
+    kept = kill_at_random_moments(kills, lambda: start(*flags(path, n, num_replicas=2), mark=mark), path)
+    assert len(kept) < n
+    gone(mark)   # Ray's processes end with it
+    agentark(*flags(path, n, num_replicas=2), check=True)
+    agentark(*flags(tmp_path/"whole.jsonl", n, batch_size=64, max_live=None), check=True)
+    assert records(path) == records(tmp_path/"whole.jsonl") and kept.items() <= records(path).items()
 
 def test_control_c(tmp_path, agentark, whole):
     path, mark = tmp_path/"run.jsonl", f"interrupt{os.getpid()}"

@@ -1,5 +1,5 @@
 "Nothing is lost: runs that are killed with SIGKILL, torn files, failed records, and the same results whatever the batch."
-import json, signal, subprocess, time
+import json, random, signal, subprocess, time
 from pathlib import Path
 import pytest
 from conftest import AGENTARK, ROOT
@@ -22,6 +22,23 @@ def kill_at(n: int, path: Path, *args) -> int:
     assert process.poll() is None, f"the run ended before it could be killed: {process.stderr.read().decode()[-500:]}"
     process.send_signal(signal.SIGKILL); process.wait()
     return lines(path)
+
+def kill_at_random_moments(kills: int, start, path: Path, dice=random.Random()) -> dict:
+    "Kill the run that `start()` begins or resumes so many times: soon after it has added some records, or while it starts. What is on disk then; nothing finished is lost or changed on the way."
+    kept = {}
+    for _ in range(kills):
+        more = dice.randrange(4)
+        run, deadline = start(), time.time() + 180
+        while lines(path) < len(kept) + more and run.poll() is None and time.time() < deadline: time.sleep(0.005)
+        time.sleep(dice.uniform(0, 0.2 if more else 5))
+        assert run.poll() is None and time.time() < deadline, f"the run ended before it could be killed: {run.communicate()}"
+        run.kill(); run.communicate()
+        now = records_until_torn(path) if path.exists() else {}
+        assert kept.items() <= now.items(), "a finished question was lost or changed"
+        print(f"killed {'after' if more else 'before'} {len(now) - len(kept)} more: {len(now)} questions on disk")
+        kept = now
+    assert kept, "no run got as far as to finish a question"
+    return kept
 
 TINY = ["infer", "--method_name", "llm_debate", "--model_name", "tiny-random", "--model_max_tokens", 24, "--max_samples", 8, "--batch_size", 3, "--max_live", 1]
 

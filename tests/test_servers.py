@@ -1,10 +1,9 @@
 "A real server on loopback, and the real engines: they agree, and what dies in the middle of a run loses nothing."
-import json, random, signal, subprocess, time, urllib.request
+import json, os, time, urllib.request
 from importlib.util import find_spec
-from pathlib import Path
 import pytest
-from conftest import AGENTARK, ROOT
-from test_resume import lines, records, records_until_torn
+from conftest import gone, start
+from test_resume import kill_at_random_moments, lines, records
 from agentark.core import datasets
 from agentark.core.config import run_async
 from agentark.engines.base import ContextOverflow, Request, Sampling, chat_ids
@@ -77,9 +76,9 @@ def test_the_engines_agree(server, openai, capsys):
     assert [a.text for a in drawn[0][0]] == [a.text for a in drawn[0][1]] and not vllm.seeded
 
 def debate(server, path, n, tokens=16, *more):
-    "The arguments of a debate on the server."
-    return ["infer", "--method_name", "llm_debate", "--test_dataset_name", "reasoning_gym:chain_sum", "--model_name", MODEL, "--base_url", server.url, "--no_send_seeds", "--model_max_tokens", tokens,
-            "--max_samples", n, "--output_path", path, *more]
+    "The arguments of a debate on the server, or without one of tiny-random."
+    model = ["--model_name", MODEL, "--base_url", server.url, "--no_send_seeds"] if server else ["--model_name", "tiny-random"]
+    return ["infer", "--method_name", "llm_debate", "--test_dataset_name", "reasoning_gym:chain_sum", *model, "--model_max_tokens", tokens, "--max_samples", n, "--output_path", path, *more]
 
 def complete(path, n):
     "All questions are there, once, and answered."
@@ -98,24 +97,25 @@ def test_debate_on_a_server_keeps_the_key(agentark, server, openai, tmp_path):
     everything = "".join(p.read_text() for p in tmp_path.rglob("*") if p.is_file()) + done.stdout + done.stderr + refused.stdout + refused.stderr
     assert KEY not in everything and "sk-another-key" not in everything
 
-def test_client_killed_at_twenty_moments(agentark, server, tmp_path):
-    path, draw, seen, n = tmp_path/"run.jsonl", random.Random(0), {}, 150
-    for _ in range(20):
-        target = len(seen) + draw.randrange(4)
-        client = subprocess.Popen([AGENTARK, *map(str, debate(server, path, n, 4, "--max_live", 3))], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        while lines(path) < target or not lines(path) and target: assert client.poll() is None, client.stderr.read().decode()[-500:]; time.sleep(0.01)
-        time.sleep(draw.random()*(3 if target == len(seen) else 0.2))   # also while it starts
-        client.send_signal(signal.SIGKILL); client.wait()
-        now = records_until_torn(path) if path.exists() else {}
-        assert all(now.get(i) == r for i, r in seen.items()), "a finished question was lost"
-        seen = now
-    assert 5 < len(seen) < n
+def test_client_killed_at_random_moments(agentark, server, tmp_path, kills):
+    path, n, mark = tmp_path/"run.jsonl", 8*kills, f"client{os.getpid()}"
+    kept = kill_at_random_moments(kills, lambda: start(*debate(server, path, n, 4, "--max_live", 3), mark=mark), path)
+    assert len(kept) < n
     agentark(*debate(server, path, n, 4), check=True)
-    assert all(complete(path, n)[i] == r for i, r in seen.items())
+    assert kept.items() <= complete(path, n).items()
+
+def test_engine_in_process_killed_at_random_moments(agentark, tmp_path, kills):
+    path, n, mark = tmp_path/"run.jsonl", 8*kills, f"vllm{os.getpid()}"
+    args = [*debate(None, path, n, 4, "--max_live", 3), "--use_vllm"]
+    kept = kill_at_random_moments(kills, lambda: start(*args, mark=mark), path)
+    assert len(kept) < n
+    gone(mark)   # vLLM's processes end with it
+    agentark(*args, check=True)
+    assert kept.items() <= complete(path, n).items()
 
 def test_server_killed_in_the_middle_of_a_run(agentark, server, tmp_path):
     path, n = tmp_path/"run.jsonl", 40
-    client = subprocess.Popen([AGENTARK, *map(str, debate(server, path, n, 32, "--max_live", 20))], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    client = start(*debate(server, path, n, 32, "--max_live", 20), mark="restart")
     while lines(path) < 5: assert client.poll() is None; time.sleep(0.01)
     server.kill()
     good = records(path)

@@ -58,7 +58,6 @@ class Replica:
 
     async def open(self, open_engine, answers, max_live: int | None) -> tuple[int, str]:
         "Load the model; how many questions may be in progress, and the engine's name."
-        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")   # vLLM's CPU build would bind every replica to all cores
         engine = await asyncio.to_thread(open_engine)
         self.answers, self.scheduler = answers, Scheduler(engine, max_live)
         return self.scheduler.max_live, engine.name

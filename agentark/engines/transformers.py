@@ -73,16 +73,25 @@ def prefill(model, rows: list[tuple], pad: int):
     return out.logits[:, -1], cache, mask
 
 # %% ../../nbs/engines/02_transformers.ipynb #202a8970
-def pick(logits,       # (B, V)
-         temperature,  # (B,)
-         u,            # (B,) uniform in [0, 1)
+def pick(logits,          # (B, V)
+         temperature,     # (B,)
+         u,               # (B,) uniform in [0, 1)
+         block: int=128,  # tokens summed together
         ):
-    "Next tokens `(B,)`: the argmax where temperature is 0, else the inverse of the cumulative distribution at `u`."
-    tokens, hot = logits.argmax(-1), temperature > 0
-    if hot.any():
-        cdf = torch.softmax(logits[hot].float()/temperature[hot, None], -1).cumsum(-1)
-        tokens[hot] = torch.searchsorted(cdf, (u[hot].to(cdf)*cdf[:, -1])[:, None])[:, 0].clamp(max=logits.shape[1] - 1)
-    return tokens
+    "Next tokens `(B,)`: the argmax where temperature is 0, else the inverse of the cumulative distribution at `u`. Raises `EngineError` at NaN."
+    top, tokens = logits.max(-1)
+    if top.isnan().any(): raise EngineError("the model's logits are NaN: its weights or its precision are broken")
+    hot = temperature > 0
+    if not hot.any(): return tokens
+    weights = (logits.float() - top.float()[:, None]).div_(temperature.clamp(min=1e-6)[:, None]).exp_()
+    if spare := -weights.shape[1] % block: weights = torch.nn.functional.pad(weights, (0, spare))
+    weights = weights.view(len(weights), -1, block)
+    cdf = weights.sum(-1).double().cumsum(-1)
+    target = u.to(cdf).clamp(min=2**-26)[:, None]*cdf[:, -1:]   # above zero, so that no token of weight zero is reached
+    at = torch.searchsorted(cdf, target)
+    within = weights.gather(1, at[:, :, None].expand(-1, -1, block))[:, 0].double().cumsum(-1)
+    rest = target - torch.nn.functional.pad(cdf, (1, 0)).gather(1, at)
+    return torch.where(hot, (at*block + torch.searchsorted(within, rest.minimum(within[:, -1:])))[:, 0], tokens)
 
 # %% ../../nbs/engines/02_transformers.ipynb #d4b9ac5e
 def allowed(choices: list[list[int]], so_far: list[int]) -> list[int]:
@@ -95,7 +104,7 @@ class Row:
     "One request while it is being generated."
     def __init__(self, prompt: list[int], max_tokens: int, temperature: float=0.0, seed: int=0, choices=None, stopped=None):
         self.prompt, self.max_tokens, self.temperature = tuple(prompt), max_tokens, temperature
-        self.choices, self.stopped = choices, stopped or (lambda ids: False)  # `stopped(ids)`: is a stop string complete?
+        self.choices, self.stopped = choices, stopped   # `stopped(ids)`: is a stop string complete?
         self.generator = torch.Generator().manual_seed(seed)
         self.ids, self.finish = [], None
 
@@ -103,7 +112,7 @@ class Row:
         "Take the next token; sets `finish` when the row is done."
         if token in ends: self.finish = "stop"; return
         self.ids.append(token)
-        if self.stopped(self.ids): self.finish = "stop"
+        if self.stopped and self.stopped(self.ids): self.finish = "stop"
         elif len(self.ids) >= self.max_tokens: self.finish = "length"
 
 @torch.inference_mode()
@@ -115,27 +124,27 @@ def generate(model, rows: list[Row], ends: set, pad: int=0, stop=lambda: False):
         where = {p: i for i, p in enumerate(prompts)}
         index = torch.tensor([where[r.prompt] for r in rows], device=model.device)
         cache.batch_select_indices(index); logits, mask = logits[index], mask[index]
-    live, length = rows, mask.sum(1)
+    live, length, width, step = rows, mask.sum(1), mask.shape[1], 0
+    mask = torch.cat([mask, mask.new_ones(len(rows), max(r.max_tokens for r in rows))], 1)   # once, with room for every step
+    temperature = torch.tensor([r.temperature for r in rows], device=model.device)
     while not stop():
-        if logits.isnan().any(): raise EngineError("the model's logits are NaN: its weights or its precision are broken")
+        if step % 64 == 0: u = torch.stack([torch.rand(64, generator=r.generator) for r in live]).to(model.device)
         for i, r in enumerate(live):
             if r.choices and r.finish is None:
                 keep = torch.zeros(logits.shape[1], dtype=torch.bool, device=logits.device)
                 keep[allowed(r.choices, r.ids)] = True
                 logits[i].masked_fill_(~keep, float("-inf"))
-        temperature = torch.tensor([r.temperature for r in live], device=logits.device)
-        u = torch.stack([torch.rand((), generator=r.generator) for r in live]).to(logits.device)
-        tokens = pick(logits, temperature, u)
+        tokens = pick(logits, temperature, u[:, step % 64])
         for r, token in zip(live, tokens.tolist()):
             if r.finish is None: r.add(token, ends)
         going = [i for i, r in enumerate(live) if r.finish is None]
         if not going: return
         if len(going) <= 0.75*len(live):
             index = torch.tensor(going, device=model.device)
-            cache.batch_select_indices(index); mask, length, tokens = mask[index], length[index], tokens[index]
+            cache.batch_select_indices(index); mask, length, tokens, temperature, u = mask[index], length[index], tokens[index], temperature[index], u[index]
             live = [live[i] for i in going]
-        mask = torch.cat([mask, mask.new_ones(len(live), 1)], 1)
-        logits = model(tokens[:, None], attention_mask=mask, position_ids=length[:, None], past_key_values=cache, logits_to_keep=1).logits[:, -1]
+        step += 1
+        logits = model(tokens[:, None], attention_mask=mask[:, :width + step], position_ids=length[:, None], past_key_values=cache, logits_to_keep=1).logits[:, -1]
         length = length + 1
 
 # %% ../../nbs/engines/02_transformers.ipynb #a6998382
@@ -153,17 +162,21 @@ class TransformersEngine(Engine):
                 ):
         for noisy in ("transformers", "transformers.tokenization_utils_base"): logging.getLogger(noisy).setLevel(logging.ERROR)
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        dtype = torch.float32 if self.device == "cpu" else torch.bfloat16
         if self.device == "cpu": keep_heap()
-        try:
-            self.tokenizer = open_tokenizer(path, apply_chat_template)
-            self.model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation="grouped" if self.device == "cpu" else None).to(self.device).eval()
-        except (OSError, ValueError) as e: raise AgentArkError(f"cannot load model {name or path}: {str(e).splitlines()[0][:200]}") from None
         self.home, self.name, self.max_batch = Loop(), name or str(path), max_batch or (96 if self.device == "cpu" else 256)
+        try: self.home.call(self._load(path, apply_chat_template))
+        except (OSError, ValueError) as e:
+            self.home.close()
+            raise AgentArkError(f"cannot load model {name or path}: {str(e).splitlines()[0][:200]}") from None
         self.context_length = getattr(self.model.config, "max_position_embeddings", None) or 2**20
         ends = self.model.generation_config.eos_token_id
         self.ends = {*(ends if isinstance(ends, list) else [ends]), self.tokenizer.eos_token_id} - {None}
         self.pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
+
+    async def _load(self, path, apply_chat_template):   # in the engine's thread, which is to be the only one with a team of OpenMP workers
+        self.tokenizer = open_tokenizer(path, apply_chat_template)
+        dtype, attention = (torch.float32, "grouped") if self.device == "cpu" else (torch.bfloat16, None)
+        self.model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation=attention).to(self.device).eval()
 
     def count_tokens(self, messages: list[dict]) -> int: return len(chat_ids(self.tokenizer, messages))
 

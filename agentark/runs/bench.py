@@ -12,7 +12,7 @@ from typing import Literal
 from ..core import datasets
 from ..core.config import Stage, run_async
 from ..core.records import Query
-from ..engines.base import Engine, EngineError, Request, Sampling
+from ..engines.base import Engine, EngineError, Request, Sampling, chat_ids
 from ..engines.serving import Serving
 from ..engines.scheduler import Scheduler
 from ..engines.scripted import Scripted, says
@@ -20,21 +20,37 @@ from ..methods.base import get_method, method_config, solo, solve
 from .soak import soak
 
 # %% ../../nbs/runs/02_bench.ipynb #a5fe910a
-async def bench_engine(model: str="smollm2-135m-instruct", n: int=48, max_tokens: int=32, serial: int=8) -> dict:
-    "Tokens per second of serial and of batched generation of the same `n` requests, and their ratio."
+async def bench_engine(model: str="smollm2-135m-instruct", n: int=96, max_tokens: int=128, serial: int=2) -> dict:
+    "Tokens per second of this engine and of plain left-padded `generate` on the same `n` requests, and their ratio; and of requests one at a time."
+    import torch
+    from transformers import AutoModelForCausalLM
+    from agentark.engines.models import quietly, resolve
     engine = Serving(batch_size=n).open_engine(model)
+    with quietly(): library = AutoModelForCausalLM.from_pretrained(resolve(model), dtype=engine.model.dtype).to(engine.device).eval()
     queries = datasets.load("reasoning_gym:chain_sum?min_terms=2&max_terms=4", "test", n)
     requests = [Request([{"role": "user", "content": solo(q)}], Sampling(0.7, max_tokens), seed=i) for i, q in enumerate(queries)]
-    async def timed(chunks):
-        start, tokens = time.perf_counter(), 0
-        for chunk in chunks: tokens += sum(r.completion_tokens for r in await engine.generate(chunk))
-        return tokens, time.perf_counter() - start
-    await timed([requests[:1]])   # warm up
-    sample = [[r] for r in requests[::max(1, n//serial)]]
-    half = len(sample)//2
-    first, batched, second = await timed(sample[:half]), await timed([requests]), await timed(sample[half:])
-    slow, fast = (first[0] + second[0])/(first[1] + second[1]), batched[0]/batched[1]
-    return {"model": model, "requests": n, "serial_requests_timed": len(sample), "max_tokens": max_tokens, "serial_tokens_per_s": round(slow, 2), "batched_tokens_per_s": round(fast, 2), "ratio": round(fast/slow, 2)}
+    own, spent = engine.ends, {}
+    async def ours(requests, ends):
+        engine.ends = ends
+        return sum(r.completion_tokens for r in await engine.generate(requests))
+    async def generate(requests, ends):
+        batch = engine.tokenizer.pad({"input_ids": [chat_ids(engine.tokenizer, r.messages) for r in requests]}, padding_side="left", return_tensors="pt").to(engine.device)
+        library.generation_config.eos_token_id = sorted(ends) or None
+        out = library.generate(**batch, max_new_tokens=max_tokens, do_sample=True, temperature=0.7, top_k=0, top_p=1.0, pad_token_id=engine.pad)
+        return sum(next((i for i, t in enumerate(row) if t in ends), len(row)) for row in out[:, batch.input_ids.shape[1]:].tolist())
+    async def plain(requests, ends): return await engine.home.wait(generate(requests, ends))   # in the engine's thread, so that both sides use the same workers
+    async def timed(name, side, requests, ends=frozenset()):
+        start = time.perf_counter()
+        spent.setdefault(name, []).append((await side(requests, ends), time.perf_counter() - start))
+    speed = lambda name: sum(t for t, _ in spent[name])/sum(s for _, s in spent[name])
+    for side in (ours, plain): await timed("warm up", side, requests[:1])
+    for r in requests[:serial]: await timed("serial", ours, [r])
+    for name, side, ends in (("plain", plain, ()), ("ours", ours, ()), ("plain_own_ends", plain, own), ("ours_own_ends", ours, own), ("ours", ours, ()), ("plain", plain, ())): await timed(name, side, requests, set(ends))
+    engine.close()
+    assert {t for name in ("ours", "plain") for t, _ in spent[name]} == {n*max_tokens}   # both did the same work
+    return {"model": model, "device": engine.device, "dtype": str(library.dtype)[6:], "threads": torch.get_num_threads(), "requests": n, "max_tokens": max_tokens,
+            **{f"{name}_tokens_per_s": round(speed(name), 1) for name in spent if name != "warm up"}, "mean_tokens_own_ends": round(spent["ours_own_ends"][0][0]/n, 1), "load": round(os.getloadavg()[0], 1),
+            "ratio": round(speed("ours")/speed("plain"), 2), "ratio_own_ends": round(speed("ours_own_ends")/speed("plain_own_ends"), 2), "ratio_over_serial": round(speed("ours")/speed("serial"), 2)}
 
 # %% ../../nbs/runs/02_bench.ipynb #da7201ad
 def _rss() -> float:
@@ -110,14 +126,14 @@ def bench_debate(model: str="smollm2-135m-instruct", n: int=24, max_tokens: int=
 @dataclass
 class Bench(Stage):
     "Measure a speed claim; prints one JSON object."
-    what: Literal["engine", "scheduler", "debate", "soak"]  # engine: batched against serial generation; scheduler: overhead per call and memory; debate: concurrent against serial debates on a vLLM server; soak: answers and memory on a server that fails
+    what: Literal["engine", "scheduler", "debate", "soak"]  # engine: ours against plain batched generation; scheduler: overhead per call and memory; debate: concurrent against serial debates on a vLLM server; soak: answers and memory on a server that fails
     model_name: str = "smollm2-135m-instruct"  # for `engine` and `debate`
-    n: int | None = None                  # requests (engine, default 48) or questions (scheduler, default 50,000; debate, 24), or in flight (soak, 200)
+    n: int | None = None                  # requests (engine, default 96) or questions (scheduler, default 50,000; debate, 24), or in flight (soak, 200)
     seconds: float = 60                   # for `soak`
     test_dataset_name: str = "reasoning_gym:gsm_symbolic"  # for `debate`; GSM8K where AGENTARK_DATA has it
 
     def run(self) -> dict:
         if self.what == "debate": result = bench_debate(self.model_name, self.n or 24, dataset=self.test_dataset_name)
-        else: result = run_async(bench_engine(self.model_name, self.n or 48) if self.what == "engine" else soak(self.seconds, self.n or 200) if self.what == "soak" else bench_scheduler(self.n or 50_000))
+        else: result = run_async(bench_engine(self.model_name, self.n or 96) if self.what == "engine" else soak(self.seconds, self.n or 200) if self.what == "soak" else bench_scheduler(self.n or 50_000))
         print(json.dumps(result))
         return result
