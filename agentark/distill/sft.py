@@ -111,7 +111,7 @@ def _bar():
     import math
     from transformers import TrainerCallback
     class Bar(TrainerCallback):
-        def on_train_begin(self, args, state, control, **kw): self.bar = progress(total=state.max_steps, initial=state.global_step, desc="sft", unit="step")
+        def on_train_begin(self, args, state, control, **kw): self.bar = progress(total=state.max_steps, initial=state.global_step, desc="sft", unit=" steps")
         def on_step_end(self, args, state, control, **kw): self.bar.update()
         def on_train_end(self, args, state, control, **kw): self.bar.close()
         def on_log(self, args, state, control, logs=None, **kw):
