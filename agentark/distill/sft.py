@@ -112,7 +112,7 @@ def progress_callback(desc: str):
     import math
     from transformers import TrainerCallback
     class Bar(TrainerCallback):
-        def on_train_begin(self, args, state, control, **kw): self.bar = progress(total=state.max_steps, initial=state.global_step, desc=desc, unit="step")
+        def on_train_begin(self, args, state, control, **kw): self.bar = progress(total=state.max_steps, initial=state.global_step, desc=desc, unit=" steps")
         def on_step_end(self, args, state, control, **kw): self.bar.update()
         def on_train_end(self, args, state, control, **kw): self.bar.close()
         def on_log(self, args, state, control, logs=None, **kw):

@@ -143,7 +143,7 @@ class Label(Serving):
                 try: return await label(t, *((submit, scheduler.engine, self.judge == "always") if t.id in asks else ()))
                 except EngineError as e: return str(e)
             return scheduler.run(ts, one)
-        with progress(total=len(todo) + len(store.done), initial=len(store.done), desc="label", unit="question") as bar:
+        with progress(total=len(todo) + len(store.done), initial=len(store.done), desc="label", unit=" questions") as bar:
             async for r in scheduler.spread(todo, answers):
                 if isinstance(r, str): failed.append(r)
                 else: store.append(r)

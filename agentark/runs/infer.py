@@ -95,7 +95,7 @@ class Infer(Serving):
             return scheduler.run(fitted(queries, engine, sampling), lambda q, submit: solve(q, submit, method, cfg, engine, sampling, self.seed))
         start, done, correct, failed, used = time.perf_counter(), 0, 0, [], Usage()
         # smoothing=0: questions finish in bursts, and the remaining time follows from the mean
-        with progress(total=len(todo) + len(store.done), initial=len(store.done), desc=f"{self.method_name} on {self.test_dataset_name.split('?')[0]}", unit="question", smoothing=0) as bar:
+        with progress(total=len(todo) + len(store.done), initial=len(store.done), desc=f"{self.method_name} on {Path(self.test_dataset_name.split('?')[0]).name}", unit=" questions", smoothing=0) as bar:
             def show(): bar.set_postfix(self._figures(scheduler.usage, time.perf_counter() - start, done, correct, len(todo)))
             async def live():   # also while no question finishes
                 while True: show(); await asyncio.sleep(1)
