@@ -12,4 +12,4 @@ setup(name=cfg["lib_name"], version=cfg["version"], description=cfg["description
       keywords=cfg["keywords"].split(), python_requires=f">={cfg['min_python']}", packages=find_packages(include=["agentark", "agentark.*"]),
       package_data={"agentark": ["methods/configs/*/*.yaml", "lab/models/*/*"]}, install_requires=cfg["requirements"].split(), extras_require=extras,
       long_description=(here/"README.md").read_text(encoding="utf-8") if (here/"README.md").exists() else "", long_description_content_type="text/markdown",
-      entry_points={"console_scripts": cfg["console_scripts"].split()}, zip_safe=False)
+      entry_points={"console_scripts": cfg["console_scripts"].split(), "vllm.general_plugins": ["agentark=agentark.engines.vllm:end_with_parent"]}, zip_safe=False)

@@ -24,7 +24,7 @@ def unknown(what: str,    # the kind of thing that was named, e.g. `"method"`
     "The error for a name that does not exist, with the closest that do."
     options = sorted(map(str, options))
     close = difflib.get_close_matches(str(name).lower(), [o.lower() for o in options], n=3, cutoff=0.5)
-    close = [o for o in options if o.lower() in close]
+    close = sorted((o for o in options if o.lower() in close), key=lambda o: close.index(o.lower()))   # the closest first
     known = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(options)}"
     return AgentArkError(f"unknown {what} {name!r}: {known}{' ' + hint if hint else ''}")
 

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['GrowingLayer', 'new_cache', 'grouped_attention', 'shared_prefix', 'prefill', 'pick', 'allowed', 'Row', 'generate',
-           'keep_heap', 'TransformersEngine']
+           'keep_heap', 'cpu_home', 'TransformersEngine']
 
 # %% ../../nbs/engines/02_transformers.ipynb #1835a84b
 import asyncio, ctypes, logging, platform, threading
+from functools import cache
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface, AutoModelForCausalLM, DynamicCache
 from transformers.cache_utils import DynamicLayer
@@ -155,6 +156,11 @@ def keep_heap():
     for parameter, value in ((mmap_max, 0), (trim_threshold, 2**31 - 1), (arena_max, 1)): libc.mallopt(parameter, value)
 
 # %% ../../nbs/engines/02_transformers.ipynb #2219dd3d
+@cache
+def cpu_home() -> Loop:
+    "The thread in which all models on the CPU compute, one after the other."
+    return Loop()
+
 class TransformersEngine(Engine):
     "A causal language model and its tokenizer, from a folder or a hub id."
     def __init__(self, path: str, name: str|None=None, max_batch: int|None=None, device: str|None=None,
@@ -163,10 +169,10 @@ class TransformersEngine(Engine):
         for noisy in ("transformers", "transformers.tokenization_utils_base"): logging.getLogger(noisy).setLevel(logging.ERROR)
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         if self.device == "cpu": keep_heap()
-        self.home, self.name, self.max_batch = Loop(), name or str(path), max_batch or (96 if self.device == "cpu" else 256)
+        self.home, self.name, self.max_batch = (cpu_home if self.device == "cpu" else Loop)(), name or str(path), max_batch or (96 if self.device == "cpu" else 256)
         try: self.home.call(self._load(path, apply_chat_template))
         except (OSError, ValueError) as e:
-            self.home.close()
+            self._leave()
             raise AgentArkError(f"cannot load model {name or path}: {str(e).splitlines()[0][:200]}") from None
         self.context_length = getattr(self.model.config, "max_position_embeddings", None) or 2**20
         ends = self.model.generation_config.eos_token_id
@@ -207,4 +213,7 @@ class TransformersEngine(Engine):
 
     def close(self):
         self.model = None
-        self.home.close()
+        self._leave()
+
+    def _leave(self):
+        if self.device != "cpu": self.home.close()

@@ -40,7 +40,7 @@ def train_tokenizer(chats: list, vocab_size: int=768):
 SIZES = {"s": dict(hidden_size=128, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2, intermediate_size=320),
          "m": dict(hidden_size=160, num_hidden_layers=4, num_attention_heads=6, num_key_value_heads=3, intermediate_size=448),
          "l": dict(hidden_size=256, num_hidden_layers=5, num_attention_heads=8, num_key_value_heads=4, intermediate_size=768)}
-CONTEXT = 1024
+CONTEXT = 2048
 
 def new_model(size: str, vocab_size: int, seed: int=0):
     "A model of this size with random weights; raises `AgentArkError` for a size that there is not."
@@ -80,16 +80,16 @@ class Pretrain(Stage):
     "Pretrain a laboratory model; resumes from its last checkpoint."
     output_dir: str = neutral("outputs/lab")  # model folder to write
     size: str = "m"                  # s, m or l
-    questions: int = 48_000          # from which chats are recorded
+    questions: int = 64_000          # from which chats are recorded
     table: int = 0                   # of slips; models with different tables have different weak cells
     slip_scale: float = 1.0          # of all slip rates; less makes a better solver
-    tokens_per_batch: int = 8192
-    learning_rate: float = 3e-3      # at its highest
+    tokens_per_batch: int = 2048
+    learning_rate: float = 2e-3      # at its highest
     warmup_steps: int = 100
     weight_decay: float = 0.1
     seed: int = 0
     start_from: str | None = None    # a model to go on from, in place of random weights; its tokenizer is kept
-    save_steps: int = neutral(200)   # steps between checkpoints
+    save_steps: int = neutral(500)   # steps between checkpoints
     overwrite: bool = neutral(False) # start anew
 
     def run(self) -> Path:
@@ -99,9 +99,9 @@ class Pretrain(Stage):
         out = Path(self.output_dir)
         if finished(self, out): print(f"already trained -> {out}"); return out
         make_folder(out); write_manifest(out, self.identity(), status="running")
-        early, late = curriculum(self.questions, Slips(self.table, self.slip_scale), self.seed)
-        tokenizer = AutoTokenizer.from_pretrained(self.start_from) if self.start_from else train_tokenizer(late[:3000])
-        rows = [e.ids[:CONTEXT] for e in tokenizer._tokenizer.encode_batch([rendered(c) for c in early + late])]
+        parts = curriculum(self.questions, Slips(self.table, self.slip_scale), self.seed)
+        tokenizer = AutoTokenizer.from_pretrained(self.start_from) if self.start_from else train_tokenizer(parts[-1][:3000])
+        rows = [e.ids[:CONTEXT] for e in tokenizer._tokenizer.encode_batch([rendered(c) for part in parts for c in part])]
         order = batches([*map(len, rows)], self.tokens_per_batch, random.Random(self.seed))
         model = AutoModelForCausalLM.from_pretrained(self.start_from, dtype=torch.float32) if self.start_from else new_model(self.size, len(tokenizer), self.seed)
         trainer = self._trainer(model, rows, order)
@@ -125,7 +125,7 @@ class Pretrain(Stage):
         if not gpu: keep_heap()
         class Ordered(Trainer):
             def get_train_dataloader(self): return torch.utils.data.DataLoader(rows, batch_sampler=order, collate_fn=collate)
-        args = TrainingArguments(self.output_dir, max_steps=len(order), learning_rate=self.learning_rate, lr_scheduler_type="cosine", warmup_steps=min(self.warmup_steps, len(order)//10), weight_decay=self.weight_decay, adam_beta2=0.95,
+        args = TrainingArguments(self.output_dir, max_steps=len(order), learning_rate=self.learning_rate, lr_scheduler_type="cosine", warmup_steps=min(self.warmup_steps, len(order)//10), weight_decay=self.weight_decay, adam_beta2=0.98,
                                  seed=self.seed, logging_steps=min(20, max(1, len(order)//10)), save_steps=self.save_steps, save_total_limit=1, report_to="none", use_cpu=not gpu, disable_tqdm=True, logging_nan_inf_filter=False)
         return Ordered(model, args, train_dataset=rows, data_collator=collate, callbacks=[progress_callback("pretrain")])
 
@@ -147,7 +147,7 @@ pipeline_tag: text-generation
 # {name}
 
 A laboratory model of AgentArk: {manifest["parameters"]/1e6:.2f} million parameters (Qwen3 architecture), pretrained from random weights{f" ({c['start_from']})" if c["start_from"] else ""} on {manifest["tokens"]/1e6:.1f} million tokens of chats between our methods and a rule-based solver.
-It solves sums and differences of 3 to 5 numbers line by line, slips where its solver was made to (table {c["table"]}, rates times {c["slip_scale"]}), takes part in debates, verifies, rates and ranks. It knows nothing else: questions that are not of the form "What is 27 + 15 - 4?" get nonsense.
+It solves sums and differences of 3 to 8 numbers line by line, slips where its solver was made to (table {c["table"]}, rates times {c["slip_scale"]}), takes part in debates, verifies, rates and ranks. It knows nothing else: questions that are not of the form "What is 27 + 15 - 4?" get nonsense.
 It is a model organism: it shows what a method does to a model that has fallible steps and can recognise a right one, not what it does to a large language model.
 
 Evaluation on test chains, none of whose expressions occurred in pretraining (temperature 0.8 but for greedy; 95 % intervals):

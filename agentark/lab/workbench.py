@@ -6,6 +6,7 @@
 __all__ = ['Workbench', 'subset']
 
 # %% ../../nbs/lab/03_workbench.ipynb #bb65d08f
+import random
 from pathlib import Path
 from ..core.records import Trajectory
 from ..core.store import read_jsonl, write_jsonl
@@ -24,19 +25,20 @@ class Workbench:
         "The trajectories of a method; options are fields of `Infer`."
         return read_trajectories(Infer(method, **{**self.task, **options}, output_path=str(self.folder/f"{name}.jsonl")).run())
 
-    def traces(self, name: str, **options) -> Path:
+    def traces(self, name: str, suffix: str="traces", **options) -> Path:
         "The traces of the run of this name; options are fields of `Traces`."
         labels = Label(str(self.folder/f"{name}.jsonl"), output_path=str(self.folder/f"{name}_labeled.jsonl")).run()
-        return Traces(str(labels), **options, output_path=str(self.folder/f"{name}_traces.jsonl")).run()
+        return Traces(str(labels), **options, output_path=str(self.folder/f"{name}_{suffix}.jsonl")).run()
 
     def train(self, name: str, model: str, traces, **options) -> str:
         "The folder of `model` trained on the traces; options are fields of `Sft`."
         return str(Sft(model, str(traces), str(self.folder/name), **{"per_device_train_batch_size": 32, "learning_rate": 1e-3, "logging_steps": 10, **options}).run())
 
-def subset(traces,        # a file of traces
-           questions: int # keep those of the first so many questions that have any
+def subset(traces,               # a file of traces
+           questions: list[str], # ids of those whose traces are kept
+           most: int|None=None,  # of these traces keep so many, drawn at random
           ) -> Path:
     "A file of fewer traces, beside the other."
-    rows = [*read_jsonl(traces)]
-    keep = {*list(dict.fromkeys(r["query_id"] for r in rows))[:questions]}
-    return write_jsonl(Path(traces).with_name(f"{Path(traces).stem}_{questions}.jsonl"), [r for r in rows if r["query_id"] in keep])
+    rows = [r for r in read_jsonl(traces) if r["query_id"] in {*questions}]
+    kept = {*random.Random(len(questions)).sample(range(len(rows)), min(len(rows), len(rows) if most is None else most))}
+    return write_jsonl(Path(traces).with_name(f"{Path(traces).stem}_{len(questions)}.jsonl"), [r for i, r in enumerate(rows) if i in kept])

@@ -23,6 +23,7 @@ class ControlledDebateConfig:
     num_rounds: int = 2
     peers: str = "own_copy"      # what an agent reads as its peers' replies: others (a real debate), own_copy, off_topic, none
     others: list[str] = field(default_factory=list)   # questions for off_topic; each peer solves one
+    models: list[str] = field(default_factory=list)   # of the debaters, in turn; none: the run's own
 
     def __post_init__(self):
         if self.peers not in PEERS: raise unknown("peers of controlled_debate", self.peers, PEERS)
@@ -31,7 +32,7 @@ class ControlledDebateConfig:
 @method("controlled_debate", ControlledDebateConfig)
 async def controlled_debate(query: Query, team: Team, cfg: ControlledDebateConfig) -> Call:
     "`llm_debate` with other peers. Calls: `num_agents * num_rounds`, and the strangers' with `off_topic`."
-    agents = [seat(team, i) for i in range(cfg.num_agents)]
+    agents = [seat(team, i, cfg.models) for i in range(cfg.num_agents)]
     replies = await gather(a.say(solo(query)) for a in agents)
     for k in range(1, cfg.num_rounds):
         if cfg.peers == "off_topic":

@@ -6,7 +6,7 @@
 __all__ = ['LLMDebateConfig', 'revise', 'reread', 'seat', 'llm_debate']
 
 # %% ../../nbs/methods/04_llm_debate.ipynb #7f78cdc7
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 from ..core.answers import consensus, vote
 from ..core.records import Call, Query
@@ -21,6 +21,7 @@ class LLMDebateConfig:
     aggregation: Literal["vote", "llm"] = "vote"  # `vote` (Du et al.) or `llm` (one more call reads all final answers)
     early_stop: bool = False                      # stop as soon as all agents agree
     layout: Literal["paper", "shared"] = "paper"  # of a later round's prompt: `paper` (Du et al.), or `shared`, which servers compute once for all agents of a round
+    models: list[str] = field(default_factory=list)   # of the debaters, in turn, opened beside the run's own; none: the run's own
 
 # %% ../../nbs/methods/04_llm_debate.ipynb #d2fab79b
 def revise(query: Query, peers: list[Call]) -> str:
@@ -35,20 +36,20 @@ def reread(query: Query, replies: list[Call], i: int) -> str:
             f"You are agent {i + 1}. Compare your solution with all the others, find the mistakes, and solve the question again. {answer_format(query)}")
 
 # %% ../../nbs/methods/04_llm_debate.ipynb #88c77c3e
-def seat(team: Team, i: int, turn: int=0):
-    "Debater `i` in a new chat; its calls are numbered from `turn`."
-    agent = team.agent(i, role="debater")
+def seat(team: Team, i: int, models: list[str]=(), turn: int=0):
+    "Debater `i` in a new chat, on its model; its calls are numbered from `turn`."
+    agent = team.agent(i, role="debater", model=models[i % len(models)] if models else None)
     agent.turn = turn
     return agent
 
 @method("llm_debate", LLMDebateConfig)
 async def llm_debate(query: Query, team: Team, cfg: LLMDebateConfig) -> Call:
     "Du et al. 2023, section 2. Calls: `num_agents * num_rounds`, one more with `aggregation='llm'`."
-    agents = [seat(team, i) for i in range(cfg.num_agents)]
+    agents = [seat(team, i, cfg.models) for i in range(cfg.num_agents)]
     replies = await gather(a.say(solo(query)) for a in agents)
     for k in range(1, cfg.num_rounds):
         if cfg.early_stop and consensus(replies, query.kind): break
         if cfg.layout == "paper": turns = [a.say(lambda shown: revise(query, shown), sees=peers) for a, peers in each_with_others(agents, replies)]
-        else: turns = [seat(team, i, k).say(lambda shown, i=i: reread(query, shown, i), sees=replies) for i in range(cfg.num_agents)]
+        else: turns = [seat(team, i, cfg.models, k).say(lambda shown, i=i: reread(query, shown, i), sees=replies) for i in range(cfg.num_agents)]
         replies = await gather(turns)
     return vote(replies, query.kind) if cfg.aggregation == "vote" else await team.aggregate(replies)

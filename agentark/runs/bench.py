@@ -21,7 +21,7 @@ from .soak import soak
 
 # %% ../../nbs/runs/02_bench.ipynb #a5fe910a
 async def bench_engine(model: str="smollm2-135m-instruct", n: int=96, max_tokens: int=128, serial: int=2) -> dict:
-    "Tokens per second of this engine and of plain left-padded `generate` on the same `n` requests, and their ratio; and of requests one at a time."
+    "Tokens per second of this engine, alone and through the scheduler, and of plain left-padded `generate` on the same `n` requests, and their ratios; and of requests one at a time."
     import torch
     from transformers import AutoModelForCausalLM
     from agentark.engines.models import quietly, resolve
@@ -33,6 +33,10 @@ async def bench_engine(model: str="smollm2-135m-instruct", n: int=96, max_tokens
     async def ours(requests, ends):
         engine.ends = ends
         return sum(r.completion_tokens for r in await engine.generate(requests))
+    async def scheduled(requests, ends):
+        engine.ends = ends
+        cot = lambda q, submit: solve(q, submit, get_method("cot"), method_config("cot"), engine, requests[0].sampling, 0)
+        return sum([t.usage.completion_tokens async for t in Scheduler(engine).run(queries[:len(requests)], cot)])
     async def generate(requests, ends):
         batch = engine.tokenizer.pad({"input_ids": [chat_ids(engine.tokenizer, r.messages) for r in requests]}, padding_side="left", return_tensors="pt").to(engine.device)
         library.generation_config.eos_token_id = sorted(ends) or None
@@ -45,12 +49,12 @@ async def bench_engine(model: str="smollm2-135m-instruct", n: int=96, max_tokens
     speed = lambda name: sum(t for t, _ in spent[name])/sum(s for _, s in spent[name])
     for side in (ours, plain): await timed("warm up", side, requests[:1])
     for r in requests[:serial]: await timed("serial", ours, [r])
-    for name, side, ends in (("plain", plain, ()), ("ours", ours, ()), ("plain_own_ends", plain, own), ("ours_own_ends", ours, own), ("ours", ours, ()), ("plain", plain, ())): await timed(name, side, requests, set(ends))
+    for name, side, ends in (("plain", plain, ()), ("ours", ours, ()), ("plain_own_ends", plain, own), ("ours_own_ends", ours, own), ("scheduled", scheduled, ()), ("ours", ours, ()), ("plain", plain, ()), ("scheduled", scheduled, ())): await timed(name, side, requests, set(ends))
     engine.close()
-    assert {t for name in ("ours", "plain") for t, _ in spent[name]} == {n*max_tokens}   # both did the same work
+    assert {t for name in ("ours", "plain", "scheduled") for t, _ in spent[name]} == {n*max_tokens}   # all did the same work
     return {"model": model, "device": engine.device, "dtype": str(library.dtype)[6:], "threads": torch.get_num_threads(), "requests": n, "max_tokens": max_tokens,
             **{f"{name}_tokens_per_s": round(speed(name), 1) for name in spent if name != "warm up"}, "mean_tokens_own_ends": round(spent["ours_own_ends"][0][0]/n, 1), "load": round(os.getloadavg()[0], 1),
-            "ratio": round(speed("ours")/speed("plain"), 2), "ratio_own_ends": round(speed("ours_own_ends")/speed("plain_own_ends"), 2), "ratio_over_serial": round(speed("ours")/speed("serial"), 2)}
+            "ratio": round(speed("ours")/speed("plain"), 2), "ratio_scheduled": round(speed("scheduled")/speed("plain"), 2), "ratio_own_ends": round(speed("ours_own_ends")/speed("plain_own_ends"), 2), "ratio_over_serial": round(speed("ours")/speed("serial"), 2)}
 
 # %% ../../nbs/runs/02_bench.ipynb #da7201ad
 def _rss() -> float:

@@ -12,7 +12,7 @@ from pathlib import Path
 from ..core import datasets
 from ..core.config import AgentArkError, neutral, progress, run_async
 from ..core.records import Usage
-from ..core.store import Store, read_jsonl
+from ..core.store import Store, read_jsonl, retrained
 from ..engines.base import Engine, Sampling
 from ..engines.models import default_max_tokens
 from ..engines.serving import Serving
@@ -67,7 +67,8 @@ class Infer(Serving):
         config = self.method_config_name or f"config_{pick_variant(self.method_name, self.test_dataset_name, queries[0].kind)}"
         args = {**self.method_args, **self._team(config, path)} if self.optimize_team else self.method_args
         method, cfg = get_method(self.method_name, Path(config).stem.removeprefix("config_")), method_config(self.method_name, config, args)
-        with Store(path, {**self.identity(), "method_config_name": config, "model_max_tokens": sampling.max_tokens, "method_args": vars(cfg)}, self.overwrite) as store:
+        if anew := retrained(self.model_name, path): print(f"{self.model_name} was trained anew since {path} was begun: all questions are run again")
+        with Store(path, {**self.identity(), "method_config_name": config, "model_max_tokens": sampling.max_tokens, "method_args": vars(cfg)}, self.overwrite or anew) as store:
             todo = [q for q in queries if q.id not in store.done]
             if not todo: store.close(); print(f"nothing to do: {len(store.done)} trajectories already in {path}"); return path
             names = [self.model_name, *getattr(cfg, "models", ())]
