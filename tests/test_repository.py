@@ -7,7 +7,7 @@ from readme import readme
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted(p.relative_to(ROOT) for p in (ROOT/"nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
-SLOW = {"05_vllm", "09_ray", "01f_sandbox", "14_mapcoder", "sft", "models", "01_sft", "01_pipeline", "03_models", "02_bench", "00_infer", "04b_benchmarks", "00b_text_metrics"}
+SLOW = {"05_vllm", "09_ray", "01f_sandbox", "14_mapcoder", "sft", "models", "01_sft", "01_pipeline", "03_models", "02_bench", "00_infer", "04b_benchmarks", "00b_text_metrics", "lab_pretrain", "what_debate_adds", "agents_and_rounds", "training_questions", "teachers_and_students"}
 
 def differing(a: Path, b: Path) -> list[str]:
     "Files that are not the same in two trees, or only in one."

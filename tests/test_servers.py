@@ -87,6 +87,7 @@ def test_debate_on_a_server_keeps_the_key(agentark, server, openai, tmp_path):
     everything = "".join(p.read_text() for p in tmp_path.rglob("*") if p.is_file()) + done.stdout + done.stderr + refused.stdout + refused.stderr
     assert KEY not in everything and "sk-another-key" not in everything
 
+@pytest.mark.faults
 def test_client_killed_at_random_moments(agentark, server, tmp_path, kills):
     path, n, mark = tmp_path/"run.jsonl", 8*kills, f"client{os.getpid()}"
     kept = kill_at_random_moments(kills, lambda: start(*debate(server, path, n, 4, "--max_live", 3), mark=mark), path)
@@ -94,6 +95,7 @@ def test_client_killed_at_random_moments(agentark, server, tmp_path, kills):
     agentark(*debate(server, path, n, 4), check=True)
     assert kept.items() <= complete(path, n).items()
 
+@pytest.mark.faults
 def test_engine_in_process_killed_at_random_moments(agentark, tmp_path, kills):
     path, n, mark = tmp_path/"run.jsonl", 8*kills, f"vllm{os.getpid()}"
     args = debate(None, path, n, 4, "--max_live", 3)
@@ -103,6 +105,7 @@ def test_engine_in_process_killed_at_random_moments(agentark, tmp_path, kills):
     agentark(*args, check=True)
     assert kept.items() <= complete(path, n).items()
 
+@pytest.mark.faults
 def test_server_killed_in_the_middle_of_a_run(agentark, server, tmp_path):
     path, n = tmp_path/"run.jsonl", 40
     client = start(*debate(server, path, n, 32, "--max_live", 20), mark="restart")
