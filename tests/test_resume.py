@@ -1,8 +1,10 @@
 "Nothing is lost: runs that are killed with SIGKILL, torn files, failed records, and the same results whatever the batch."
-import json, random, signal, subprocess, time
+import json, random, shutil, signal, subprocess, time
 from pathlib import Path
 import pytest
 from conftest import AGENTARK, ROOT
+from agentark.core.store import write_manifest
+from agentark.engines.models import resolve
 
 def lines(path: Path) -> int: return path.read_bytes().count(b"\n") if path.exists() else 0
 
@@ -143,3 +145,12 @@ def test_two_writers(agentark, tmp_path):
         second = agentark(*args)
         assert second.returncode == 1 and "another process" in second.stderr
     agentark(*args, check=True)
+
+def test_a_model_trained_anew_is_asked_anew(agentark, tmp_path):
+    model, path = tmp_path/"model_0.1", tmp_path/"run.jsonl"
+    shutil.copytree(resolve("tiny-random"), model); write_manifest(model, {})
+    ask = lambda: agentark("infer", "--method_name", "cot", "--test_dataset_name", "reasoning_gym:chain_sum", "--model_name", model, "--model_max_tokens", 8, "--max_samples", 3, "--output_path", path, check=True).stdout
+    assert "wrote 3 trajectories" in ask() and "nothing to do" in ask()
+    time.sleep(1.1); write_manifest(model, {})   # manifests have seconds
+    time.sleep(1.1); assert "was trained anew" in ask() and lines(path) == 3
+    assert "nothing to do" in ask()

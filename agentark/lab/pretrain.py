@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from ..core.config import Stage, make_folder, neutral, unknown
 from ..core.store import write_manifest
-from ..engines.models import CHAT_TEMPLATE
+from ..engines.models import CHAT_TEMPLATE, resolve
 from ..eval.rounds import gain_sentence
 from .lessons import curriculum
 from .solver import Slips
@@ -100,10 +100,11 @@ class Pretrain(Stage):
         if finished(self, out): print(f"already trained -> {out}"); return out
         make_folder(out); write_manifest(out, self.identity(), status="running")
         parts = curriculum(self.questions, Slips(self.table, self.slip_scale), self.seed)
-        tokenizer = AutoTokenizer.from_pretrained(self.start_from) if self.start_from else train_tokenizer(parts[-1][:3000])
+        source = self.start_from and resolve(self.start_from)
+        tokenizer = AutoTokenizer.from_pretrained(source) if source else train_tokenizer(parts[-1][:3000])
         rows = [e.ids[:CONTEXT] for e in tokenizer._tokenizer.encode_batch([rendered(c) for part in parts for c in part])]
         order = batches([*map(len, rows)], self.tokens_per_batch, random.Random(self.seed))
-        model = AutoModelForCausalLM.from_pretrained(self.start_from, dtype=torch.float32) if self.start_from else new_model(self.size, len(tokenizer), self.seed)
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32) if source else new_model(self.size, len(tokenizer), self.seed)
         trainer = self._trainer(model, rows, order)
         trainer.train(resume_from_checkpoint=last_checkpoint(out))
         model.config.use_cache = True   # off only while training
