@@ -36,9 +36,10 @@ class Workbench:
 
 def subset(traces,               # a file of traces
            questions: list[str], # ids of those whose traces are kept
+           name: str,            # of the new file, beside the other
            most: int|None=None,  # of these traces keep so many, drawn at random
           ) -> Path:
-    "A file of fewer traces, beside the other."
+    "A file of fewer traces."
     rows = [r for r in read_jsonl(traces) if r["query_id"] in {*questions}]
-    kept = {*random.Random(len(questions)).sample(range(len(rows)), min(len(rows), len(rows) if most is None else most))}
-    return write_jsonl(Path(traces).with_name(f"{Path(traces).stem}_{len(questions)}.jsonl"), [r for i, r in enumerate(rows) if i in kept])
+    kept = {*random.Random(name).sample(range(len(rows)), min(len(rows), len(rows) if most is None else most))}
+    return write_jsonl(Path(traces).with_name(f"{Path(traces).stem}_{name}.jsonl"), [r for i, r in enumerate(rows) if i in kept])
