@@ -36,6 +36,7 @@ def recorded(lab): return debates(lab)
 def test_a_model_is_what_its_card_says(name):
     folder = ROOT/"agentark"/"lab"/"models"/name
     found, card, config = json.loads((folder/"evaluation.json").read_text()), (folder/"README.md").read_text(), json.loads((folder/"config.json").read_text())
+    assert config["use_cache"] and json.loads((folder/"generation_config.json").read_text())["use_cache"]   # without a cache the library's `generate` is thirty times slower
     assert resolve(name) == str(folder) and config["architectures"] == ["Qwen3ForCausalLM"] and card.startswith("---\nlicense") and f"# {name}\n" in card
     assert f"single, greedy: {found['single, greedy']['accuracy']:.1%}" in card and (folder/"model.safetensors").stat().st_size < 9e6
 

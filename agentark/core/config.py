@@ -55,7 +55,7 @@ def as_type(value, kind, key: str, where: str):
         except yaml.YAMLError: pass
     if not _fits(value, kind):
         options = typing.get_args(kind) if typing.get_origin(kind) is typing.Literal else None
-        raise AgentArkError(f"{where}: {key} must be {' or '.join(map(str, options)) if options else getattr(kind, '__name__', None) or kind}, not {value!r}")
+        raise AgentArkError(f"{where}: {key} must be {' or '.join(map(str, options)) if options else 'a list such as [a, b]' if typing.get_origin(kind) is list else getattr(kind, '__name__', None) or kind}, not {value!r}")
     return float(value) if kind is float else value
 
 def from_dict(cls,                 # a dataclass

@@ -107,7 +107,7 @@ class Pretrain(Stage):
         model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32) if source else new_model(self.size, len(tokenizer), self.seed)
         trainer = self._trainer(model, rows, order)
         trainer.train(resume_from_checkpoint=last_checkpoint(out))
-        model.config.use_cache = True   # off only while training
+        model.config.use_cache = model.generation_config.use_cache = True   # off only while training
         model.half().save_pretrained(out); tokenizer.save_pretrained(out)
         log = [x for x in trainer.state.log_history if "loss" in x]
         (out/"log.json").write_text(json.dumps(log))
