@@ -7,7 +7,7 @@ BASE = {"method_name": "llm_debate", "test_dataset_name": "reasoning_gym:chain_s
 def flags(**kw): return [x for k, v in {**BASE, **kw}.items() for x in (f"--{k}", *(v if isinstance(v, list) else [v]))]
 
 CASES = {
-    "method": (dict(method_name="llm_debat"), "or llm_debate?"),
+    "method": (dict(method_name="llm_debat"), "did you mean llm_debate or controlled_debate?"),
     "dataset": (dict(test_dataset_name="GSM9K"), "did you mean GSM8K"),
     "task": (dict(test_dataset_name="reasoning_gym:chain_sun"), "did you mean chain_sum"),
     "model": (dict(model_name="smollm2-135m"), "did you mean smollm2-135m-instruct"),
