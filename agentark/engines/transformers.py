@@ -7,8 +7,7 @@ __all__ = ['GrowingLayer', 'new_cache', 'grouped_attention', 'shared_prefix', 'p
            'keep_heap', 'cpu_home', 'TransformersEngine']
 
 # %% ../../nbs/engines/02_transformers.ipynb #1835a84b
-import asyncio, ctypes, logging, platform, threading
-from functools import cache
+import asyncio, ctypes, functools, logging, platform, threading
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface, AutoModelForCausalLM, DynamicCache
 from transformers.cache_utils import DynamicLayer
@@ -156,7 +155,7 @@ def keep_heap():
     for parameter, value in ((mmap_max, 0), (trim_threshold, 2**31 - 1), (arena_max, 1)): libc.mallopt(parameter, value)
 
 # %% ../../nbs/engines/02_transformers.ipynb #2219dd3d
-@cache
+@functools.cache
 def cpu_home() -> Loop:
     "The thread in which all models on the CPU compute, one after the other."
     return Loop()
