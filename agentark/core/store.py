@@ -79,8 +79,8 @@ def retrained(model, path) -> bool:
     "Was the model in this folder trained anew after the file at `path` was begun? Not known, and so no, without a manifest beside either."
     metas = manifest_path(model), manifest_path(path)
     if not (Path(model).is_dir() and all(m.exists() for m in metas)): return False
-    (trained, begun) = (datetime.fromisoformat(json.loads(m.read_text())[key]) for m, key in zip(metas, ("updated", "started")))
-    return trained > begun
+    model, file = (json.loads(m.read_text()) for m in metas)
+    return model.get("status") != "running" and datetime.fromisoformat(model["updated"]) > datetime.fromisoformat(file["started"])   # while it is being trained there is no other model yet
 
 def _now() -> str: return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 

@@ -154,12 +154,13 @@ def keep_heap():
     libc, (trim_threshold, mmap_max, arena_max) = ctypes.CDLL("libc.so.6"), (-1, -4, -8)   # parameters of mallopt(3)
     for parameter, value in ((mmap_max, 0), (trim_threshold, 2**31 - 1), (arena_max, 1)): libc.mallopt(parameter, value)
 
-# %% ../../nbs/engines/02_transformers.ipynb #2219dd3d
+# %% ../../nbs/engines/02_transformers.ipynb #f121b556
 @functools.cache
 def cpu_home() -> Loop:
     "The thread in which all models on the CPU compute, one after the other."
     return Loop()
 
+# %% ../../nbs/engines/02_transformers.ipynb #2219dd3d
 class TransformersEngine(Engine):
     "A causal language model and its tokenizer, from a folder or a hub id."
     def __init__(self, path: str, name: str|None=None, max_batch: int|None=None, device: str|None=None,
