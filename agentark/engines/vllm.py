@@ -15,8 +15,9 @@ from .base import ContextOverflow, Engine, EngineDead, EngineError, Loop, Reply,
 CPU = dict(dtype="float32", enforce_eager=True, block_size=32, distributed_executor_backend="uni")
 
 def on_cpu() -> bool:
-    "Is the vLLM of this environment its CPU build? Sets what that needs in the environment, where the user has not: all cores, no process beside the scheduler's, and a quarter of the free memory for the cache. Raises `AgentArkError` without vLLM."
+    "Is the vLLM of this environment its CPU build? Sets what vLLM needs in the environment, where the user has not: a short path for its sockets, and on a CPU all cores, no process beside the scheduler's, and a quarter of the free memory for the cache. Raises `AgentArkError` without vLLM."
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    if len(tempfile.gettempdir()) > 70: os.environ.setdefault("VLLM_RPC_BASE_PATH", "/tmp")   # 37 more follow
     try:
         import psutil
         from vllm.platforms import current_platform
