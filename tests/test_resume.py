@@ -14,6 +14,12 @@ def records(path) -> dict:
     assert len({r["id"] for r in rows}) == len(rows), "a question was recorded twice"
     return {r["id"]: {k: v for k, v in r.items() if k != "wall_s"} for r in rows}
 
+def complete(path, n):
+    "All questions are there, once, and answered by three agents in two rounds."
+    rows = records(path)
+    assert len(rows) == n and not any(r.get("error") for r in rows.values()) and all(len(r["calls"]) == 6 for r in rows.values())
+    return rows
+
 def start(*args): return subprocess.Popen([AGENTARK, *map(str, args)], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 def kill_at(n: int, path: Path, *args) -> int:

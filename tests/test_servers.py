@@ -3,7 +3,7 @@ import json, os, time, urllib.request
 from importlib.util import find_spec
 import pytest
 from conftest import gone, start
-from test_resume import kill_at_random_moments, lines, records
+from test_resume import complete, kill_at_random_moments, lines, records
 from agentark.core import datasets
 from agentark.core.config import run_async
 from agentark.engines.base import ContextOverflow, Request, Sampling, chat_ids
@@ -69,12 +69,6 @@ def debate(server, path, n, tokens=16, *more):
     "The arguments of a debate on the server, or without one on vLLM in the same process."
     where = ["--base_url", server.url, "--no_send_seeds"] if server else ["--use_vllm"]
     return ["infer", "--method_name", "llm_debate", "--test_dataset_name", "reasoning_gym:chain_sum", "--model_name", MODEL, *where, "--model_max_tokens", tokens, "--max_samples", n, "--output_path", path, *more]
-
-def complete(path, n):
-    "All questions are there, once, and answered."
-    rows = records(path)
-    assert len(rows) == n and not any(r.get("error") for r in rows.values()) and all(len(r["calls"]) == 6 for r in rows.values())
-    return rows
 
 def test_debate_on_a_server_keeps_the_key(agentark, server, openai, tmp_path):
     done = agentark(*debate(server, tmp_path/"run.jsonl", 6), check=True)

