@@ -8,7 +8,7 @@ def entries(folder): return [p for p in (folder/"replies").rglob("*") if p.is_fi
 
 def records(path) -> list:
     "Trajectories without their times."
-    return [{k: v for k, v in json.loads(line).items() if k != "wall_s"} for line in path.read_text().splitlines()]
+    return [{k: v for k, v in json.loads(line).items() if k != "wall_s"} for line in path.read_text().split("\n")[:-1]]
 
 @pytest.fixture
 def infer(agentark, tmp_path):
