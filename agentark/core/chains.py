@@ -15,7 +15,9 @@ from .records import Query, stable_hash, stable_id
 # %% ../../nbs/core/04d_chains.ipynb #e95b97cb
 _STEP = re.compile(r"(-?\d+) ([+-]) (\d+) = (-?\d+)")
 
-def add(left: int, sign: str, right: int) -> int: return left + right if sign == "+" else left - right
+def add(left: int, sign: str, right: int) -> int:
+    "The exact result of a step."
+    return left + right if sign == "+" else left - right
 
 def operations(expression: str) -> tuple[int, list[tuple]]:
     "The first number of `27 + 15 - 4`, and what is done to it: `27, [('+', 15), ('-', 4)]`."

@@ -97,7 +97,9 @@ def leave(mode: str) -> int:
         with open(f"/proc/self/{name}", "w") as f: f.write(text)
     return 1000
 
-def unused_user() -> int: return (1 << 30) + os.getpid()                            # nobody else's while this process lives
+def unused_user() -> int:
+    "A user id that nobody else has while this process lives."
+    return (1 << 30) + os.getpid()
 
 def _read_only(path: str):
     "Mount `path`, a mount point, read-only; what it was mounted with must be repeated (nosuid, nodev, noexec)."

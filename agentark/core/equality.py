@@ -44,7 +44,9 @@ def too_big(t) -> bool:
     if t and t[0] == "pow" and (e := exact(t[2])) is not None and (b := exact(t[1])) is not None and abs(e) * size(b) > MAX_BITS: return True
     return t[:1] == ("pow",) and t[2][0] == "pow" and exact(t[2]) is None and not symbols(t[2]) or any(map(too_big, t))
 
-def size(x: Fraction) -> int: return max(abs(x.numerator), x.denominator).bit_length()
+def size(x: Fraction) -> int:
+    "Bits of the longer of numerator and denominator."
+    return max(abs(x.numerator), x.denominator).bit_length()
 
 # %% ../../nbs/core/01d_equality.ipynb #c9c8a6b6
 def _at(t: tuple, point: int, scale: list) -> complex:

@@ -28,9 +28,18 @@ class Marks:
 
 _EXPRESSIONS = {"num", "sym", "const", "add", "mul", "div", "pow", "root", "fn", "call"}
 
-def num(x) -> tuple: return ("num", Fraction(x))
-def neg(x: tuple) -> tuple: return num(-x[1]) if x[0] == "num" else join("mul", num(-1), x)
-def is_expr(t: tuple) -> bool: return t[0] in _EXPRESSIONS
+def num(x) -> tuple:
+    "A number."
+    return ("num", Fraction(x))
+
+def neg(x: tuple) -> tuple:
+    "`-x`."
+    return num(-x[1]) if x[0] == "num" else join("mul", num(-1), x)
+
+def is_expr(t: tuple) -> bool:
+    "Has it a value, unlike a list, a relation or a word?"
+    return t[0] in _EXPRESSIONS
+
 def join(head: str, *trees) -> tuple:
     "An expression of expressions; a list, a word or a matrix inside one is refused."
     if not all(map(is_expr, trees)): raise Unreadable("a list, a word or a matrix inside an expression")
@@ -138,6 +147,7 @@ def _root(s: Marks) -> tuple:
 _CLOSE = {"(": (")", "]"), "[": (")", "]"), r"\langle": (r"\rangle",)}
 
 def bracket(s: Marks, m: Mark) -> tuple:
+    "What stands between brackets: an expression, or several as a sequence (tuple, interval, set)."
     start = s.i
     value = item(s)
     if is_expr(value) or not s.at(",", ";"):
@@ -233,6 +243,7 @@ def _starts(s: Marks) -> bool:
 
 # %% ../../nbs/core/01c_grammar.ipynb #441d458d
 def power(s: Marks) -> tuple:
+    "An atom with its factorials, degrees and exponent."
     base = atom(s)
     while s.take("!"): base = _fn("factorial", base)
     if s.angles and s.take(r"\deg"): base = join("mul", base, ("div", ("const", "pi"), num(180)))
@@ -242,6 +253,7 @@ def power(s: Marks) -> tuple:
     return base
 
 def product(s: Marks) -> tuple:
+    "Factors up to the next sum; raises `Unreadable` for a product that can be read in two ways, such as `1/2x`."
     left, divided = power(s), False
     while is_expr(left):
         if s.at("/") and s.at("word", "text", ahead=1): break      # 18 dollars/day
@@ -291,7 +303,9 @@ def symbols(t) -> set:
     if isinstance(t, (tuple, list)): return {t[1]} if t and t[0] == "sym" else set().union(*map(symbols, t))
     return set()
 
-def inside(x: tuple, t) -> bool: return x == t or (isinstance(t, (tuple, list)) and any(inside(x, part) for part in t))
+def inside(x: tuple, t) -> bool:
+    "Does `x` occur in `t`, however deep?"
+    return x == t or (isinstance(t, (tuple, list)) and any(inside(x, part) for part in t))
 
 # %% ../../nbs/core/01c_grammar.ipynb #bd06e395
 def _ray(op: str, a: tuple) -> tuple:
@@ -349,6 +363,7 @@ def side(s: Marks) -> tuple:
 
 # %% ../../nbs/core/01c_grammar.ipynb #ee52875a
 def item(s: Marks) -> tuple:
+    "A side, a relation of several, or a ratio."
     sides, ops = [side(s)], []
     while m := s.take(*_RELATIONS): ops.append(m.kind); sides.append(side(s))
     if s.at(":") and not ops and not s.bars:

@@ -53,6 +53,7 @@ def respell(text: str) -> str:
 
 # %% ../../nbs/core/01b_notation.ipynb #33ff8784
 class Mark(NamedTuple):
+    "A sign of a text, or a run of letters or digits that belong together."
     kind: str       # num, let, fn, word, text, or the sign itself
     text: str
     gap: bool       # white space before it?
@@ -116,6 +117,7 @@ _UNITS = {u: name for name, words in {"cm": "centimeter centimetre", "km": "kilo
     "kg": "kilogram", "lb": "pound lbs", "ml": "milliliter millilitre", "l": "liter litre", "rad": "radian", "sq": "square", "cu": "cubic", "mph": "mile/h mi/h"}.items() for u in words.split()}
 
 def unit_name(words: str) -> str:
+    "The name by which a unit is compared: `Square metres` and `m^2` have the same."
     words = words.lower().replace(" per ", "/").replace(".", "").replace("^{2}", "^2").replace("^{3}", "^3")
     def one(w):
         w = _UNITS.get(w, w)

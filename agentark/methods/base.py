@@ -148,7 +148,9 @@ def _configs() -> Path:
     import agentark.methods
     return Path(agentark.methods.__path__[0])/"configs"
 
-def method_names() -> list[str]: return sorted(p.name for p in _configs().iterdir() if p.is_dir())
+def method_names() -> list[str]:
+    "The names of all methods, sorted."
+    return sorted(p.name for p in _configs().iterdir() if p.is_dir())
 
 def variants(name: str) -> list[str]:
     "The variants of a method; raises `AgentArkError` with the close names if there is no such method."

@@ -114,10 +114,12 @@ async def write_code(company: Company, phase: str, instructor: str, work, sees, 
 
 # %% ../../nbs/methods/13_chatdev.ipynb #d4ba8798
 async def demand(c: Company):
+    "CEO and CPO settle what form the product has."
     await settle(c, "demand", "CEO", "CPO", "Decide what form the product has: for example a desktop application, a command line tool, a library, a web page.",
                  "a command line tool")
 
 async def language(c: Company):
+    "CEO and CTO settle the programming language."
     await settle(c, "language", "CEO", "CTO", "Decide on one programming language. Take Python if it can do the job: that is what we can test.", "Python")
 
 # %% ../../nbs/methods/13_chatdev.ipynb #0c2b0c12
@@ -127,11 +129,13 @@ def runs(query: Query) -> str:
     return "It is tested by running `python main.py` without input, display or network: it must then check its own logic on examples and end within seconds."
 
 async def coding(c: Company):
+    "CTO and programmer write the whole program."
     gui = "Give it a graphical user interface, in files of its own, with tkinter or what the language has for it.\n\n" if c.cfg.gui_design else ""
     work = lambda shown: "\n\n".join([*map(known, shown), f"{gui}Write the whole program. Leave nothing for later. {runs(c.query)}"])
     await write_code(c, "coding", "CTO", work, [*c.settled.values()])
 
 async def completion(c: Company):
+    "Functions left empty are written, file by file, until none is left or two attempts change nothing."
     tried, unchanged = [], 0
     while len(tried) < c.cfg.max_completions and unchanged < 2 and (todo := unfinished(c.program.files)):
         name = min(todo, key=tried.count)
@@ -146,6 +150,7 @@ def verdict(text: str) -> str | None:
     return found[-1] if found else None
 
 async def review(c: Company):
+    "A reviewer names the most important mistake and the programmer mends it, until it finds none."
     unchanged = 0
     for n in range(1, c.cfg.max_reviews + 1):
         read = lambda shown: f"{code(shown)}\n\nReview it: does it do all that the task asks, is anything missing, undefined, or wrong?"
@@ -157,6 +162,7 @@ async def review(c: Company):
         if unchanged == 2: break
 
 async def testing(c: Company):
+    "The program is run; what fails is explained by a tester and mended by the programmer, until it runs."
     unchanged, history = 0, c.team.info.setdefault("runs", [])
     for n in range(1, c.cfg.max_tests + 2):
         if not (main := main_file(c.program.files)): break     # no Python, nothing to run
@@ -171,12 +177,14 @@ async def testing(c: Company):
 
 # %% ../../nbs/methods/13_chatdev.ipynb #33744414
 async def environment(c: Company):
+    "The programmer lists the packages that it needs, in `requirements.txt`."
     work = lambda shown: f"{code(shown)}\n\nWhich packages does it need that do not come with the language?"
     form = "Reply with the file requirements.txt as a fenced block with its name on the line above, one package a line; empty if there are none."
     call = await deliver(c, "environment", "CTO", "programmer", work, form, c.program.shown, parse=lambda text: read_files(text).get("requirements.txt"), fallback="")
     if call.data.strip(): c.program.take(call, {"requirements.txt": call.data})
 
 async def manual(c: Company):
+    "The CPO writes its manual, `manual.md`."
     work = lambda shown: f"{code(shown)}\n\nWrite its manual for users: what it does, how to install what it needs, how to use it."
     call = await deliver(c, "manual", "CEO", "CPO", work, "Reply with the manual in Markdown and nothing else.", c.program.shown, solves=False)
     c.program.take(call, {"manual.md": visible(call.text).strip() + "\n"})

@@ -52,7 +52,9 @@ ROLES = {"Assistant": "You help with any question, carefully and completely.",
          "Programmer": "You think in algorithms and machines, and try out small cases.",
          "Historian": "You know events, people and their times, and place things in order."}
 
-def persona(role: str, known: dict=ROLES) -> str: return f"Your role: {role}. {known.get(role, '')}".strip()
+def persona(role: str, known: dict=ROLES) -> str:
+    "The role and what is known of it, as an instruction."
+    return f"Your role: {role}. {known.get(role, '')}".strip()
 
 # %% ../../nbs/methods/05_dylan.ipynb #fba13016
 def bleu_same(a: str, b: str) -> bool:
@@ -113,7 +115,9 @@ def weights(rated: list[int]) -> list[float]:
     return [w/total for w in rated] if total else [1/len(rated)]*len(rated)
 
 # %% ../../nbs/methods/05_dylan.ipynb #cb55188b
-def first_prompt(query: Query, role: str) -> str: return f"{solo(query)}\n\n{persona(role)}"
+def first_prompt(query: Query, role: str) -> str:
+    "What an agent is asked in the first round, before it has seen anyone."
+    return f"{solo(query)}\n\n{persona(role)}"
 
 def scale(n: int, what: str) -> str:
     "How to rate `n` of something."

@@ -96,6 +96,7 @@ def as_code(call: Call) -> Call:
     return replace(call, text=f"```python\n{call.answer}\n```" if call.answer else "(no program)")
 
 def write_prompt(query: Query, role: str) -> str:
+    "What a writer is asked in the first round."
     return f"{query.text}\n\nWrite this program. {answer_format(query)}\n\n{persona(role, WRITERS)}"
 
 def review_prompt(query: Query, codes: list[Call], role: str) -> str:

@@ -37,6 +37,7 @@ def sample_tests(question: str) -> list[str]:
 
 # %% ../../nbs/methods/14_mapcoder.ipynb #73ad0480
 def recall(query: Query, cfg: MapCoderConfig) -> str:
+    "The retrieval agent's prompt: `k` similar problems with plan and solution."
     return (f"{query.text}\n\nBefore this problem is solved, recall {cfg.k} different problems like it. Write each of them in this form, and nothing else:\n\n"
             f"<problem>\n<description>what is asked</description>\n<planning>how it is solved, step by step</planning>\n<code>its solution in {cfg.language}</code>\n</problem>")
 
@@ -54,6 +55,7 @@ def exemplars(text: str, k: int) -> list[dict] | None:
 
 # %% ../../nbs/methods/14_mapcoder.ipynb #ce282866
 def plan(query: Query, shown: list[Call]) -> str:
+    "The planning agent's prompt, with a recalled problem where there is one."
     example = f"A similar problem and its solution:\n\n{shown[0].text}\n\n" if shown else ""
     return f"{example}The problem to solve:\n\n{query.text}\n\nWrite a short plan of its solution, step by step, with the cases that are easily missed. No code."
 
@@ -72,9 +74,11 @@ async def planned(query: Query, team: Team, i: int, sees: list[Call]) -> tuple[C
 
 # %% ../../nbs/methods/14_mapcoder.ipynb #bbbe16d3
 def write(query: Query, shown: list[Call], cfg: MapCoderConfig) -> str:
+    "The coding agent's prompt, with the plan it has to follow."
     return f"{query.text}\n\nA plan for its solution:\n\n{shown[0].text}\n\nFollow it and solve the problem in {cfg.language}. {answer_format(query)}"
 
 def debug(query: Query, shown: list[Call], log: str) -> str:
+    "The debugging agent's prompt, with plan, program and what its run printed."
     code = f"{query.text}\n\nA plan for its solution:\n\n{shown[0].text}\n\nA program that should follow it:\n\n{shown[1].text}\n\nIt fails:" if shown else "It still fails:"
     return f"{code}\n\n{log}\n\nFind out why, from the plan and the code, and correct it. {answer_format(query)}"
 

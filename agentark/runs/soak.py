@@ -32,6 +32,7 @@ class FaultyServer(ThreadingHTTPServer):
             self.stats["most_in_flight"] = max(self.stats["most_in_flight"], self.stats["in_flight"])
 
 class FaultyHandler(BaseHTTPRequestHandler):
+    "Answers chats as an OpenAI-compatible server does, but for the faults that `server` draws."
     protocol_version = "HTTP/1.1"
     def log_message(self, *args): pass
 
