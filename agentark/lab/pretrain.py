@@ -76,7 +76,7 @@ def collate(rows: list[list[int]]) -> dict:
     return {"input_ids": ids, "labels": torch.tensor([r + [-100]*(width - len(r)) for r in rows])}
 
 # %% ../../nbs/lab/02_pretrain.ipynb #b7b45715
-OPTIMIZERS = ("adamw", "muon")
+OPTIMIZERS = ("muon", "adamw")
 
 def orthogonal(x):
     "A matrix with the singular vectors of `x` (rows, columns) and singular values near 1: five Newton-Schulz steps with the coefficients of Jordan et al. (2024, Muon)."
@@ -122,11 +122,11 @@ class Pretrain(Stage):
     "Pretrain a laboratory model; resumes from its last checkpoint."
     output_dir: str = neutral("outputs/lab")  # model folder to write
     size: str = "m"                  # s, m or l
-    questions: int = 64_000          # from which chats are recorded
+    questions: int = 48_000          # from which chats are recorded
     table: int = 0                   # of slips; models with different tables have different weak cells
     slip_scale: float = 1.0          # of all slip rates; less makes a better solver
     tokens_per_batch: int = 2048
-    optimizer: str = "adamw"         # or muon
+    optimizer: str = "muon"          # or adamw
     learning_rate: float = 2e-3      # at its highest
     warmup_steps: int = 100
     weight_decay: float = 0.1
