@@ -135,7 +135,7 @@ async def coding(c: Company):
     await write_code(c, "coding", "CTO", work, [*c.settled.values()])
 
 async def completion(c: Company):
-    "Functions left empty are written, file by file, until none is left or two attempts change nothing."
+    "Functions left empty are written, file by file, until none is left, two attempts change nothing, or `max_completions` are made."
     tried, unchanged = [], 0
     while len(tried) < c.cfg.max_completions and unchanged < 2 and (todo := unfinished(c.program.files)):
         name = min(todo, key=tried.count)
@@ -150,7 +150,7 @@ def verdict(text: str) -> str | None:
     return found[-1] if found else None
 
 async def review(c: Company):
-    "A reviewer names the most important mistake and the programmer mends it, until it finds none."
+    "A reviewer names the most important mistake and the programmer mends it: until it finds none, two changes change nothing, or `max_reviews` are made."
     unchanged = 0
     for n in range(1, c.cfg.max_reviews + 1):
         read = lambda shown: f"{code(shown)}\n\nReview it: does it do all that the task asks, is anything missing, undefined, or wrong?"
@@ -162,7 +162,7 @@ async def review(c: Company):
         if unchanged == 2: break
 
 async def testing(c: Company):
-    "The program is run; what fails is explained by a tester and mended by the programmer, until it runs."
+    "The program is run; what fails is explained by a tester and mended by the programmer: until it runs, two changes change nothing, or `max_tests` are made."
     unchanged, history = 0, c.team.info.setdefault("runs", [])
     for n in range(1, c.cfg.max_tests + 2):
         if not (main := main_file(c.program.files)): break     # no Python, nothing to run
