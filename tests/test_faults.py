@@ -64,7 +64,8 @@ def test_ctrl_c_does_not_wait_for_a_batch(tmp_path):
 STUCK = """
 import sys, time
 from agentark.engines.scripted import Scripted
-from agentark.runs import cli, infer
+from agentark.runs import cli
+from agentark.methods import infer
 class Stuck(Scripted):
     def close(self): print("closing", flush=True); time.sleep(120)
 infer.Infer.open_engine = lambda self, name: Stuck(delay=60)
@@ -151,7 +152,7 @@ def test_clock_set_back(agentark, tmp_path):
     assert json.loads(path.with_suffix(".meta.json").read_text())["seconds"] < 60 and all(0 <= json.loads(l)["wall_s"] < 60 for l in path.read_text().splitlines())
 
 def test_a_server_that_fails_three_times_in_ten(agentark, tmp_path):
-    from agentark.runs.soak import faulty_server
+    from agentark.bench.soak import faulty_server
     (tmp_path/"sums.jsonl").write_text("".join(json.dumps({"query": f"What is 7 + {n}?", "gt": str(7 + n)}) + "\n" for n in range(40)))
     with faulty_server(0.3, delay=0.02) as url:
         said = agentark("infer", "--method_name", "llm_debate", "--model_name", "m", "--base_url", f"{url}/v1", "--test_dataset_name", tmp_path/"sums.jsonl", "--output_path", tmp_path/"run.jsonl", check=True).stdout

@@ -4,8 +4,8 @@ from importlib.util import find_spec
 import pytest
 import yaml
 from conftest import ROOT
-from agentark.core import datasets
-from agentark.core.chains import expression_of, split_of
+from agentark.data import datasets
+from agentark.data.chains import expression_of, split_of
 from agentark.core.config import run_async
 from agentark.engines.base import Sampling
 from agentark.engines.models import LAB, resolve
@@ -13,9 +13,10 @@ from agentark.engines.scheduler import Scheduler
 from agentark.engines.scripted import Scripted, replay
 from agentark.engines.transformers import TransformersEngine
 from agentark.eval.rounds import rounds
-from agentark.lab.lessons import curriculum
+from agentark.lab.pretraining_data import curriculum
 from agentark.lab.solver import Slips
-from agentark.methods.base import get_method, method_config, solve
+from agentark.methods.registry import get_method, method_config
+from agentark.methods.base import solve
 
 def debates(engine, n=34, temperature=0, seed=0):
     "Debates on test chains, greedy unless said otherwise: six prompts each."

@@ -2,12 +2,13 @@
 import asyncio, itertools, json, random
 from pathlib import Path
 import pytest
-from agentark.core import datasets
+from agentark.data import datasets
 from agentark.core.records import Query, Trajectory
 from agentark.engines.base import EngineError, Sampling
 from agentark.engines.scheduler import Scheduler
 from agentark.engines.scripted import Scripted
-from agentark.methods.base import get_method, method_config, method_names, pick_variant, solve, variants
+from agentark.methods.registry import get_method, method_config, method_names, pick_variant, variants
+from agentark.methods.base import solve
 
 # Calls per question with the shipped configurations: the fewest and the most (formulas and golden runs: the methods' notebooks).
 CALLS = {
@@ -84,7 +85,7 @@ DATA = Path(__file__).parent/"data"
 
 @pytest.mark.parametrize("dataset", ["HumanEval", "MBPP"])
 def test_programming_tasks_are_solved_by_their_solutions(dataset):
-    from agentark.core.records import is_right
+    from agentark.grading.answers import is_right
     queries = datasets.load(dataset, data_dir=str(DATA))
     rows = [json.loads(line) for line in next((DATA/dataset).glob("*.jsonl")).read_text().splitlines()]
     for q, row in zip(queries, rows, strict=True): assert is_right(row.get("canonical_solution") or row["code"], q) and not is_right("def f(): pass", q)

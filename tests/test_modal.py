@@ -5,7 +5,7 @@ from packaging.specifiers import SpecifierSet
 from agentark.core.config import AgentArkError
 from agentark.engines import modal as modal_engine
 from agentark.engines.serving import Serving
-from agentark.runs.infer import Infer
+from agentark.methods.infer import Infer
 from conftest import AGENTARK, ROOT
 from modal_fake import modal, served   # fixtures
 

@@ -94,7 +94,7 @@ def test_same_trajectories_at_any_batch_size(agentark, tmp_path, temperature):
     assert runs[0] == runs[1] == runs[2] and len({c["text"] for r in runs[0].values() for c in r["calls"]}) > 12
 
 EXPERIMENT = """
-notebooks: {root}/nbs/experiments
+notebooks: {root}/nbs/12_experiments
 task: &task {{test_dataset_name: "reasoning_gym:chain_sum", model_name: tiny-random, model_max_tokens: 12, max_samples: 10, batch_size: 6, max_live: 2}}
 steps:
   mas: {{notebook: infer, params: {{<<: *task, method_name: llm_debate, output_path: "{{out}}/mas.jsonl"}}}}

@@ -2,8 +2,8 @@
 import asyncio, functools, os, secrets, signal, socket, subprocess, sys, tempfile, time
 from pathlib import Path
 import pytest
-from agentark.core import sandbox
-from agentark.core.sandbox import Limits, arun_code, isolation, passes, run_code
+from agentark.sandbox import sandbox
+from agentark.sandbox.sandbox import Limits, arun_code, isolation, passes, run_code
 
 # what it does -> (program, the statuses it may be reported with)
 MISBEHAVING = {
@@ -124,7 +124,7 @@ def test_right_programs_pass(mode):
 def test_a_program_ends_with_its_caller(how, tmp_path):
     "An interrupt, or the end of the process that called `run_code`, ends the program."
     marker = secrets.token_hex(8)
-    code = "import os; from agentark.core.sandbox import *; print(isolation(), flush=True); run_code('import time; time.sleep(100)', args=[os.environ['MARKER']], limits=Limits(seconds=100))"
+    code = "import os; from agentark.sandbox.sandbox import *; print(isolation(), flush=True); run_code('import time; time.sleep(100)', args=[os.environ['MARKER']], limits=Limits(seconds=100))"
     caller = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(tmp_path), "MARKER": marker})
     caller.stdout.readline()
     wait_for(lambda: left(marker))
@@ -160,7 +160,7 @@ def test_processes_are_counted(mode):
     assert run_code(program, limits=Limits(processes=5)).stdout in ({"user": ["5\n"], "namespace": ["5\n", "1\n"]}.get(mode, ["1\n"]))
 
 def test_it_says_what_is_in_force():
-    code = "from agentark.core.sandbox import *; run_code('pass'); run_code('pass'); print(isolation())"
+    code = "from agentark.sandbox.sandbox import *; run_code('pass'); run_code('pass'); print(isolation())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.count("sandbox:") == 1 and done.stdout.strip() == str(isolation())
     assert all(layer in done.stderr for layer in isolation())

@@ -4,7 +4,7 @@ from importlib.util import find_spec
 import pytest
 from conftest import gone, start
 from test_resume import complete, kill_at_random_moments, lines, records
-from agentark.core import datasets
+from agentark.data import datasets
 from agentark.core.config import run_async
 from agentark.engines.base import ContextOverflow, Request, Sampling, chat_ids
 from agentark.engines.models import resolve
