@@ -1,5 +1,14 @@
-import os, subprocess, sys, time
+"What tests share: the command line in process and as a process of its own, processes to look for, data to skip without."
+import contextlib
+import io
+import os
+import subprocess
+import sys
+import time
+import warnings
 from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -10,16 +19,45 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "slow: left out of `make check`")
+    config.addinivalue_line("markers", "study: an experiment in small; only in `make test`, and last")
     config.addinivalue_line("markers", "faults: kills vLLM, its server or Ray again and again; only in `make faults`")
 
 @pytest.fixture
 def kills(request) -> int: return request.config.getoption("--kills")
 
+def _show_warning(message, category, filename, lineno, file=None, line=None):
+    sys.stderr.write(warnings.formatwarning(message, category, filename, lineno, line))
+
+@contextlib.contextmanager
+def _as_in_a_terminal(cwd, env):
+    "Standard output and error caught, warnings shown as a process would, folder and environment put back at the end."
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        patch.chdir(cwd)
+        for name, value in env.items(): patch.setenv(name, str(value))
+        warnings.simplefilter("default")
+        warnings.showwarning = _show_warning
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err): yield out, err
+
 @pytest.fixture
 def agentark():
+    "Run the command line in this process: no start of Python for every call. `agentark_process` runs it as a user does."
+    from agentark.runs.cli import main
+    def run(*args, cwd=ROOT, check=False, **env):
+        with _as_in_a_terminal(cwd, env) as (out, err):
+            try: code = main([*map(str, args)])
+            except SystemExit as e: code = e.code or 0   # --help, and what the parser of arguments refuses
+        done = SimpleNamespace(returncode=code, stdout=out.getvalue(), stderr=err.getvalue())
+        if check: assert done.returncode == 0, done.stderr[-3000:]
+        return done
+    return run
+
+@pytest.fixture
+def agentark_process():
     "Run the command line as a user does: in a process of its own."
     def run(*args, cwd=ROOT, check=False, **env):
-        done = subprocess.run([AGENTARK, *map(str, args)], cwd=cwd, capture_output=True, text=True, env={**os.environ, **env})
+        command = [AGENTARK, *map(str, args)]
+        done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, env={**os.environ, **env})
         if check: assert done.returncode == 0, done.stderr[-3000:]
         return done
     return run
@@ -28,29 +66,44 @@ def agentark():
 def gsm8k():
     "The folder of real data; tests that need it skip without it."
     data = os.environ.get("AGENTARK_DATA")
-    if not data or not (Path(data)/"gsm8k"/"test.jsonl").exists(): pytest.skip("AGENTARK_DATA names no folder with gsm8k/test.jsonl")
-    return data
+    if data and (Path(data)/"gsm8k"/"test.jsonl").exists(): return data
+    pytest.skip("AGENTARK_DATA names no folder with gsm8k/test.jsonl")
 
 def processes(environment: str) -> dict[int, str]:
     "Living processes with this in their environment, and their names: what a run starts inherits it."
     out = {}
     for p in Path("/proc").iterdir():
         if not p.name.isdigit(): continue
-        try:
-            if environment.encode() in (p/"environ").read_bytes(): out[int(p.name)] = (p/"cmdline").read_bytes().replace(b"\0", b" ").decode()
-        except OSError: pass   # it has ended
+        with contextlib.suppress(OSError):   # it has ended
+            if environment.encode() not in (p/"environ").read_bytes(): continue
+            out[int(p.name)] = (p/"cmdline").read_bytes().replace(b"\0", b" ").decode()
     return out
 
 def start(*args, mark: str):
     "Start the command line; all processes of the run have `mark` in their environment."
-    return subprocess.Popen([AGENTARK, *map(str, args)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, env={**os.environ, "AGENTARK_TEST": mark})
+    return subprocess.Popen(
+        [AGENTARK, *map(str, args)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "AGENTARK_TEST": mark},
+    )
 
 def wait_for(condition, process=None, seconds=180):
+    "What `condition()` gives once it is true; fails when the time is up or the process has ended."
     deadline = time.time() + seconds
-    while not (found := condition()) and time.time() < deadline and (process is None or process.poll() is None): time.sleep(0.01)
-    assert found, f"it never happened; {f'the run ended with {process.returncode}: {process.communicate()}' if process and process.poll() is not None else 'the time is up'}"
+    while not (found := condition()):
+        ended = process is not None and process.poll() is not None
+        assert not ended, f"it never happened; the run ended with {process.returncode}: {process.communicate()}"
+        assert time.time() < deadline, "it never happened; the time is up"
+        time.sleep(0.01)
     return found
 
-def gone(mark: str):
-    "Wait until nothing that a run has started is left: Ray's agents notice after half a minute, later on a busy machine, that their driver was killed."
+def wait_until_ended(mark: str):
+    """Wait until nothing that a run has started is left.
+
+    Ray's agents notice after half a minute, later on a busy machine, that their driver was killed.
+    """
     wait_for(lambda: not processes(f"AGENTARK_TEST={mark}"), seconds=240)

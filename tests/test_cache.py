@@ -11,12 +11,13 @@ def records(path) -> list:
     return [{k: v for k, v in json.loads(line).items() if k != "wall_s"} for line in path.read_text().split("\n")[:-1]]
 
 @pytest.fixture
-def infer(agentark, tmp_path):
+def infer(agentark, agentark_process, tmp_path):
     "Run a debate of 24 calls into a file, with a cache of this test's own (but for the prepared models)."
     (tmp_path/"cache").mkdir(); (tmp_path/"cache"/"models").symlink_to(prepare("tiny-random").parent)
     def run(name, *args, model="scripted", check=True, **env):
         path = tmp_path/f"{name}.jsonl"
-        done = agentark("infer", "--method_name", "llm_debate", "--test_dataset_name", "reasoning_gym:chain_sum", "--model_name", model, "--model_max_tokens", 30, "--max_samples", 4,
+        command = agentark_process if "PYTHONPATH" in env else agentark
+        done = command("infer", "--method_name", "llm_debate", "--test_dataset_name", "reasoning_gym:chain_sum", "--model_name", model, "--model_max_tokens", 30, "--max_samples", 4,
                         "--output_path", path, *args, check=check, **{"AGENTARK_CACHE": str(tmp_path/"cache"), **env})
         return done, path
     return run

@@ -1,7 +1,7 @@
 "Replicas on Ray: what one process says, whatever dies."
 import contextlib, os, shutil, signal, socket, subprocess, sys, tempfile, uuid
 import pytest
-from conftest import AGENTARK, ROOT, gone, processes, start, wait_for
+from conftest import AGENTARK, ROOT, wait_until_ended, processes, start, wait_for
 from test_resume import complete, kill_at_random_moments, lines, records
 
 pytest.importorskip("ray", reason="Ray is not installed: make setup EXTRAS=ray")
@@ -20,14 +20,14 @@ def whole(tmp_path_factory):
     return records(path)
 
 @pytest.mark.parametrize("replicas", [2, 3])
-def test_replicas_say_what_one_process_says(agentark, tmp_path, whole, replicas):
-    done = agentark(*flags(tmp_path/"run.jsonl", num_replicas=replicas), check=True)
+def test_replicas_say_what_one_process_says(agentark_process, tmp_path, whole, replicas):
+    done = agentark_process(*flags(tmp_path/"run.jsonl", num_replicas=replicas), check=True)
     assert records(tmp_path/"run.jsonl") == whole and "wrote 24 trajectories" in done.stdout
     assert done.stdout.count("\n") == 1 and all("question" in l and "died" not in l for l in done.stderr.replace("\r", "\n").splitlines() if l.strip()), done.stdout + done.stderr   # the bar and nothing of Ray's
 
-def test_scripted(agentark, tmp_path):
+def test_scripted(agentark_process, tmp_path):
     for name, kw in (("one", {}), ("ray", {"num_replicas": 2})):
-        agentark(*flags(tmp_path/f"{name}.jsonl", 200, model_name="scripted", **kw), check=True)
+        agentark_process(*flags(tmp_path/f"{name}.jsonl", 200, model_name="scripted", **kw), check=True)
     assert records(tmp_path/"one.jsonl") == records(tmp_path/"ray.jsonl")
 
 def test_a_killed_replica_is_replaced(tmp_path, whole):
@@ -42,28 +42,28 @@ def test_a_killed_replica_is_replaced(tmp_path, whole):
     assert records(path) == whole
 
 @pytest.mark.faults
-def test_killed_driver(tmp_path, agentark, kills):
+def test_killed_driver(tmp_path, agentark_process, kills):
     path, mark, n = tmp_path/"run.jsonl", f"driver{os.getpid()}", 8*kills
     kept = kill_at_random_moments(kills, lambda: start(*flags(path, n, num_replicas=2), mark=mark), path)
     assert len(kept) < n
-    gone(mark)   # Ray's processes end with it
-    agentark(*flags(path, n, num_replicas=2), check=True)
+    wait_until_ended(mark)   # Ray's processes end with it
+    agentark_process(*flags(path, n, num_replicas=2), check=True)
     assert kept.items() <= complete(path, n).items()
 
-def test_control_c(tmp_path, agentark, whole):
+def test_control_c(tmp_path, agentark_process, whole):
     path, mark = tmp_path/"run.jsonl", f"interrupt{os.getpid()}"
     process = start(*flags(path, num_replicas=2), mark=mark)
     wait_for(lambda: lines(path) >= 3, process)
     os.killpg(process.pid, signal.SIGINT)   # as a terminal does: to Ray's processes too
     _, err = process.communicate(timeout=120)
     assert process.returncode == 130 and "the same command goes on from there" in err and "Traceback" not in err, err
-    gone(mark)
+    wait_until_ended(mark)
     kept = records(path)
     assert 3 <= len(kept) < 24 and all(whole[i] == r for i, r in kept.items())
-    agentark(*flags(path), check=True)   # and on without Ray
+    agentark_process(*flags(path), check=True)   # and on without Ray
     assert records(path) == whole
 
-def test_a_cluster(agentark, tmp_path, whole):
+def test_a_cluster(agentark_process, tmp_path, whole):
     "A cluster that is already there and asks for a token: found by `auto` and RAY_ADDRESS, by its port and through Ray's client."
     mark, folder = f"cluster{os.getpid()}", tempfile.mkdtemp(prefix="ray", dir="/tmp")   # Ray's sockets need a short path
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex}
@@ -74,17 +74,17 @@ def test_a_cluster(agentark, tmp_path, whole):
     try:
         assert started.returncode == 0, started.stdout + started.stderr
         for name, address in (("auto", "auto"), ("port", f"127.0.0.1:{port}"), ("client", f"ray://127.0.0.1:{client}")):
-            done = agentark(*flags(tmp_path/f"{name}.jsonl", num_replicas=2, ray_address=address), check=True, **token, **({"RAY_ADDRESS": f"127.0.0.1:{port}"} if address == "auto" else {}))   # other clusters may run here
+            done = agentark_process(*flags(tmp_path/f"{name}.jsonl", num_replicas=2, ray_address=address), check=True, **token, **({"RAY_ADDRESS": f"127.0.0.1:{port}"} if address == "auto" else {}))   # other clusters may run here
             assert records(tmp_path/f"{name}.jsonl") == whole and "Traceback" not in done.stderr, done.stderr
         assert token["RAY_AUTH_TOKEN"] not in "".join(p.read_text() for p in tmp_path.iterdir() if p.is_file())
     finally:
         for pid in processes(f"AGENTARK_TEST={mark}"): os.kill(pid, signal.SIGKILL)
-        gone(mark); shutil.rmtree(folder)
+        wait_until_ended(mark); shutil.rmtree(folder)
 
 @pytest.mark.parametrize("kw, expected", [(dict(num_replicas=0), "--num_replicas must be at least 1"), (dict(ray_address="127.0.0.1:9"), "no Ray cluster at --ray_address 127.0.0.1:9"),
                                           (dict(num_replicas=2, model_name="tiny-randm"), "did you mean tiny-random")])
-def test_mistakes(agentark, tmp_path, kw, expected):
-    done = agentark(*flags(tmp_path/"run.jsonl", **kw))
+def test_mistakes(agentark_process, tmp_path, kw, expected):
+    done = agentark_process(*flags(tmp_path/"run.jsonl", **kw))
     said = [l for l in done.stderr.replace("\r", "\n").splitlines() if l.startswith("agentark: ")]
     assert done.returncode == 1 and len(said) == 1 and expected in said[0] and "Traceback" not in done.stderr, done.stderr
 

@@ -2,7 +2,7 @@
 import json, os, time, urllib.request
 from importlib.util import find_spec
 import pytest
-from conftest import gone, start
+from conftest import wait_until_ended, start
 from test_resume import complete, kill_at_random_moments, lines, records
 from agentark.data import datasets
 from agentark.core.config import run_async
@@ -70,37 +70,37 @@ def debate(server, path, n, tokens=16, *more):
     where = ["--base_url", server.url, "--no_send_seeds"] if server else ["--use_vllm"]
     return ["infer", "--method_name", "llm_debate", "--test_dataset_name", "reasoning_gym:chain_sum", "--model_name", MODEL, *where, "--model_max_tokens", tokens, "--max_samples", n, "--output_path", path, *more]
 
-def test_debate_on_a_server_keeps_the_key(agentark, server, openai, tmp_path):
-    done = agentark(*debate(server, tmp_path/"run.jsonl", 6), check=True)
+def test_debate_on_a_server_keeps_the_key(agentark_process, server, openai, tmp_path):
+    done = agentark_process(*debate(server, tmp_path/"run.jsonl", 6), check=True)
     rows = complete(tmp_path/"run.jsonl", 6)
     call = next(iter(rows.values()))["calls"][0]
     assert call["prompt_tokens"] == run_async(openai.generate([Request(call["messages"], Sampling(0, 1))]))[0].prompt_tokens and call["completion_tokens"] <= 16
-    assert "nothing to do" in agentark(*debate(server, tmp_path/"run.jsonl", 6), check=True).stdout
-    refused = agentark(*debate(server, tmp_path/"refused.jsonl", 1), OPENAI_API_KEY="sk-another-key")
+    assert "nothing to do" in agentark_process(*debate(server, tmp_path/"run.jsonl", 6), check=True).stdout
+    refused = agentark_process(*debate(server, tmp_path/"refused.jsonl", 1), OPENAI_API_KEY="sk-another-key")
     assert refused.returncode == 1 and "OPENAI_API_KEY" in refused.stderr
     everything = "".join(p.read_text() for p in tmp_path.rglob("*") if p.is_file()) + done.stdout + done.stderr + refused.stdout + refused.stderr
     assert KEY not in everything and "sk-another-key" not in everything
 
 @pytest.mark.faults
-def test_client_killed_at_random_moments(agentark, server, tmp_path, kills):
+def test_client_killed_at_random_moments(agentark_process, server, tmp_path, kills):
     path, n, mark = tmp_path/"run.jsonl", 8*kills, f"client{os.getpid()}"
     kept = kill_at_random_moments(kills, lambda: start(*debate(server, path, n, 4, "--max_live", 3), mark=mark), path)
     assert len(kept) < n
-    agentark(*debate(server, path, n, 4), check=True)
+    agentark_process(*debate(server, path, n, 4), check=True)
     assert kept.items() <= complete(path, n).items()
 
 @pytest.mark.faults
-def test_engine_in_process_killed_at_random_moments(agentark, tmp_path, kills):
+def test_engine_in_process_killed_at_random_moments(agentark_process, tmp_path, kills):
     path, n, mark = tmp_path/"run.jsonl", 8*kills, f"vllm{os.getpid()}"
     args = debate(None, path, n, 4, "--max_live", 3)
     kept = kill_at_random_moments(kills, lambda: start(*args, mark=mark), path)
     assert len(kept) < n
-    gone(mark)   # vLLM's processes end with it
-    agentark(*args, check=True)
+    wait_until_ended(mark)   # vLLM's processes end with it
+    agentark_process(*args, check=True)
     assert kept.items() <= complete(path, n).items()
 
 @pytest.mark.faults
-def test_server_killed_in_the_middle_of_a_run(agentark, server, tmp_path):
+def test_server_killed_in_the_middle_of_a_run(agentark_process, server, tmp_path):
     path, n = tmp_path/"run.jsonl", 40
     client = start(*debate(server, path, n, 32, "--max_live", 20), mark="restart")
     while lines(path) < 5: assert client.poll() is None; time.sleep(0.01)
