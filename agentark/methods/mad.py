@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LEVELS', 'NO_VERDICT', 'DECIDE', 'MADConfig', 'debater_prompt', 'moderator_prompt', 'said', 'opening', 'rebuttal',
-           'read_verdict', 'form', 'moderate', 'candidates', 'speak', 'decided', 'mad']
+           'read_verdict', 'moderate', 'candidates', 'speak', 'decided', 'mad']
 
 # %% ../../nbs/05_methods/12_mad.ipynb #31479101
 import json
@@ -107,7 +107,7 @@ def _text(value) -> str:
     return value.strip() if isinstance(value, str) else ""
 
 # %% ../../nbs/05_methods/12_mad.ipynb #c24759b0
-def form(answer: str) -> str:
+def _form(answer: str) -> str:
     "How a verdict is written; `answer` says what stands in that field."
     return (
         'Reply with one JSON object and nothing else: {"side": "the side that convinces you, or empty", '
@@ -119,7 +119,7 @@ def moderate(cfg: MADConfig, shown: list[Call]) -> str:
     return (
         f"Round {shown[-1].round + 1} of {cfg.max_round} has ended.\n\n{said(shown)}\n\n"
         "Has the right answer been found? If so, the debate ends with it; "
-        "if not, leave the answer empty and it goes on.\n" + form("the right answer alone, or empty")
+        "if not, leave the answer empty and it goes on.\n" + _form("the right answer alone, or empty")
     )
 
 def candidates(shown: list[Call]) -> str:
@@ -129,11 +129,11 @@ def candidates(shown: list[Call]) -> str:
         "Which answers have been proposed? List them, and what speaks for each. Do not decide yet."
     )
 
-DECIDE = "Now decide which of these answers is right.\n" + form("the right answer alone")
+DECIDE = "Now decide which of these answers is right.\n" + _form("the right answer alone")
 
 # %% ../../nbs/05_methods/12_mad.ipynb #6fbeed71
 async def speak(query: Query, debaters: list[Agent], history: list[Call], r: int):
-    "Round `r` of the debate, added to `history`: each side in turn, shown what the others said since its own last turn."
+    "Round `r`, added to `history`: each side in turn, shown what the others said since its own last turn."
     for d in debaters:
         prompt = partial(rebuttal, query) if r else partial(opening, query, d.name)
         history.append(await d.say(prompt, sees=history[1 - len(debaters):], round=r))
@@ -144,7 +144,12 @@ def decided(team: Team, verdict: Call) -> str:
     return verdict.data["answer"]
 
 # %% ../../nbs/05_methods/12_mad.ipynb #e5a19b79
-@method("mad", MADConfig)
+@method(
+    "mad",
+    MADConfig,
+    paper="Liang et al. 2023, arXiv 2305.19118",
+    departures="verdicts are JSON and never evaluated; the judge reads all rounds; without a verdict, a vote",
+)
 async def mad(query: Query, team: Team, cfg: MADConfig) -> Call | str:
     """Liang et al. 2023, section 2.
 
