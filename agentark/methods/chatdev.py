@@ -16,7 +16,7 @@ from ..core.records import Call, Query
 from ..sandbox.sandbox import arun_code
 from .base import Team
 from .registry import method
-from .program import code, hand_in, main_file, Program, read_code, read_files, run_log, unfinished
+from .program import hand_in, main_file, Program, read_code, read_files, run_log, show_program, unfinished
 
 # %% ../../nbs/05_methods/19_chatdev.ipynb #7778d967
 CHAIN = ["demand", "language", "coding", "completion", "review", "testing", "environment", "manual"]
@@ -140,7 +140,7 @@ async def completion(c: Company):
     while len(tried) < c.cfg.max_completions and unchanged < 2 and (todo := unfinished(c.program.files)):
         name = min(todo, key=tried.count)
         tried.append(name)
-        work = lambda shown: f"{code(shown)}\n\nIn {name} these functions are still to be written: {', '.join(todo[name])}. Complete the file."
+        work = lambda shown: f"{show_program(shown)}\n\nIn {name} these functions are still to be written: {', '.join(todo[name])}. Complete the file."
         unchanged = 0 if await write_code(c, f"completion {len(tried)}", "CTO", work, c.program.shown, c.cfg.dehallucination) else unchanged + 1
 
 # %% ../../nbs/05_methods/19_chatdev.ipynb #82b45175
@@ -153,11 +153,11 @@ async def review(c: Company):
     "A reviewer names the most important mistake and the programmer mends it: until it finds none, two changes change nothing, or `max_reviews` are made."
     unchanged = 0
     for n in range(1, c.cfg.max_reviews + 1):
-        read = lambda shown: f"{code(shown)}\n\nReview it: does it do all that the task asks, is anything missing, undefined, or wrong?"
+        read = lambda shown: f"{show_program(shown)}\n\nReview it: does it do all that the task asks, is anything missing, undefined, or wrong?"
         form = "Name the most important mistake and how to mend it. End with one line: VERDICT: FIX, or VERDICT: FINE if there is no mistake."
         found = await deliver(c, f"review {n}", "programmer", "reviewer", read, form, c.program.shown, parse=verdict, fallback="FIX")
         if found.data == "FINE": break
-        work = lambda shown: f"{code(shown[1:])}\n\nThe review says:\n{shown[0].text}\n\nChange the program accordingly. {runs(c.query)}"
+        work = lambda shown: f"{show_program(shown[1:])}\n\nThe review says:\n{shown[0].text}\n\nChange the program accordingly. {runs(c.query)}"
         unchanged = 0 if await write_code(c, f"modification {n}", "reviewer", work, [found, *c.program.shown], c.cfg.dehallucination) else unchanged + 1
         if unchanged == 2: break
 
@@ -171,21 +171,21 @@ async def testing(c: Company):
         if ran.ok or unchanged == 2 or n > c.cfg.max_tests: break
         log = f"This is what `python {main}` came to: {run_log(ran, c.program.files)}"
         form = "Explain the cause in a few sentences, and say what to change."
-        report = await deliver(c, f"test {n}", "programmer", "tester", lambda shown: f"{code(shown)}\n\n{log}", form, c.program.shown, solves=False)
-        work = lambda shown: f"{code(shown[1:])}\n\n{log}\n\nThe tester says:\n{shown[0].text}\n\nMend the program. {runs(c.query)}"
+        report = await deliver(c, f"test {n}", "programmer", "tester", lambda shown: f"{show_program(shown)}\n\n{log}", form, c.program.shown, solves=False)
+        work = lambda shown: f"{show_program(shown[1:])}\n\n{log}\n\nThe tester says:\n{shown[0].text}\n\nMend the program. {runs(c.query)}"
         unchanged = 0 if await write_code(c, f"fix {n}", "tester", work, [report, *c.program.shown], c.cfg.dehallucination) else unchanged + 1
 
 # %% ../../nbs/05_methods/19_chatdev.ipynb #33744414
 async def environment(c: Company):
     "The programmer lists the packages that it needs, in `requirements.txt`."
-    work = lambda shown: f"{code(shown)}\n\nWhich packages does it need that do not come with the language?"
+    work = lambda shown: f"{show_program(shown)}\n\nWhich packages does it need that do not come with the language?"
     form = "Reply with the file requirements.txt as a fenced block with its name on the line above, one package a line; empty if there are none."
     call = await deliver(c, "environment", "CTO", "programmer", work, form, c.program.shown, parse=lambda text: read_files(text).get("requirements.txt"), fallback="")
     if call.data.strip(): c.program.take(call, {"requirements.txt": call.data})
 
 async def manual(c: Company):
     "The CPO writes its manual, `manual.md`."
-    work = lambda shown: f"{code(shown)}\n\nWrite its manual for users: what it does, how to install what it needs, how to use it."
+    work = lambda shown: f"{show_program(shown)}\n\nWrite its manual for users: what it does, how to install what it needs, how to use it."
     call = await deliver(c, "manual", "CEO", "CPO", work, "Reply with the manual in Markdown and nothing else.", c.program.shown, solves=False)
     c.program.take(call, {"manual.md": visible(call.text).strip() + "\n"})
 

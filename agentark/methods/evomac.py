@@ -19,7 +19,7 @@ from ..core.records import Call, Query
 from ..sandbox.sandbox import arun_code
 from .base import Team, gather
 from .registry import method
-from .program import blocks, code, hand_in, Program, read_code, run_log
+from .program import blocks, hand_in, Program, read_code, run_log, show_program
 
 # %% ../../nbs/05_methods/18_evomac.ipynb #1d9793ba
 @dataclass
@@ -78,7 +78,7 @@ def organize(query: Query, cfg: EvoMACConfig) -> str:
 
 def programming(query: Query, task: str, cfg: EvoMACConfig):
     "Prompt of a programmer, who is shown the team's plan (its own task of it) and the program so far."
-    return lambda shown: (f"{query.text}\n\nYou are a {cfg.language.title()} programmer in the team that writes this. Your task: {task}\n\n{code(shown[1:])}\n\n"
+    return lambda shown: (f"{query.text}\n\nYou are a {cfg.language.title()} programmer in the team that writes this. Your task: {task}\n\n{show_program(shown[1:])}\n\n"
                           f"Do your task and keep what the others have done. {hand_in(query)}")
 
 async def forward(query: Query, team: Team, cfg: EvoMACConfig, leader: Call, program: Program, k: int, step) -> dict:
@@ -126,14 +126,14 @@ def plan_tests(query: Query, cfg: EvoMACConfig) -> str:
 
 def testing(query: Query, what: str):
     "Prompt of a test writer, who is shown the test plan (its own item of it) and the program."
-    return lambda shown: (f"{query.text}\n\nYou write one test of this. It tests: {what}\n\n{code(shown[1:])}\n\n"
+    return lambda shown: (f"{query.text}\n\nYou write one test of this. It tests: {what}\n\n{show_program(shown[1:])}\n\n"
                           "Take from the program the names to import (`import main`), but what is right is decided by the text above. "
                           "Use plain assert statements, no test framework, input, display or network. Reply with the test in a single ```python block.")
 
 # %% ../../nbs/05_methods/18_evomac.ipynb #3bda47ea
 def differentiate(query: Query, plan: dict, logs: dict[str, str], failing: int):
     "Prompt of the gradient agent, who is shown the plan, the `failing` tests and the program."
-    return lambda shown: (f"{query.text}\n\nA team wrote this software. Its tasks were:\n{show_team(plan)}\n\n{code(shown[1 + failing:])}\n\nThese tests fail:\n\n"
+    return lambda shown: (f"{query.text}\n\nA team wrote this software. Its tasks were:\n{show_team(plan)}\n\n{show_program(shown[1 + failing:])}\n\nThese tests fail:\n\n"
                           + "\n\n".join(f"{name}\n{c.text}\n\n{logs[name]}" for name, c in zip(logs, shown[1:]))
                           + "\n\nFind out why. Then reply with one line for every task, and one for any work that nobody was given, like this:\n"
                             "1: DONE\n2: FIX what is wrong and how to mend it\nNEW: what is missing")

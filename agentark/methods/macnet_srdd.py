@@ -13,7 +13,7 @@ from ..sandbox.sandbox import Limits, Ran, arun_code
 from .base import Team
 from .prompts import listed
 from .registry import method
-from .program import main_file, merged, read_files, show_files
+from .program import main_file, read_files, show_files
 from .macnet import MacNetConfig, Network
 
 # %% ../../nbs/05_methods/17_macnet_srdd.ipynb #1e7b07cc
@@ -80,7 +80,7 @@ async def macnet_srdd(query: Query, team: Team, cfg: MacNetSRDDConfig) -> str:
     async def refine(u, v, old):
         advice = await net.ask(v, f"{u}->{v} critic", "critic", lambda shown: criticise(query, *shown), [old.call], solves=False)
         call = await net.ask(v, f"{u}->{v}", "actor", lambda shown: improve(query, *shown), [old.call, advice], **files)
-        return await tried(call, merged(old.files, read_files(call.text)), cfg.seconds)
+        return await tried(call, old.files | read_files(call.text), cfg.seconds)
     async def merge(v, k, programs):
         for attempt in range(cfg.aggregate_retry_limit):
             name = f"{v} aggregator {k}" + f" attempt {attempt + 1}"*(attempt > 0)
