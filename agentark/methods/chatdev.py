@@ -16,16 +16,7 @@ from ..core.config import AgentArkError, unknown
 from ..core.records import Call, Query
 from ..grading.answers import visible
 from .base import Agent, Team
-from agentark.methods.program import (
-    Program,
-    hand_in,
-    main_file,
-    read_code,
-    read_files,
-    run_log,
-    show_program,
-    unfinished,
-)
+from .program import Program, hand_in, main_file, read_code, read_files, run_log, show_code, unfinished
 from .registry import method
 from ..sandbox.sandbox import arun_code
 
@@ -230,7 +221,7 @@ async def coding(company: Company):
 def missing(name: str, functions: list[str], shown: list[Call]) -> str:
     "The task to complete a file."
     todo = f"In {name} these functions are still to be written: {', '.join(functions)}. Complete the file."
-    return f"{show_program(shown)}\n\n{todo}"
+    return f"{show_code(shown)}\n\n{todo}"
 
 async def completion(company: Company):
     "Unfinished files are written out: until none is left, two attempts change nothing, or `max_completions` are made."
@@ -252,12 +243,12 @@ def verdict(text: str) -> str | None:
 def read_through(shown: list[Call]) -> str:
     "The reviewer's task."
     check = "Review it: does it do all that the task asks, is anything missing, undefined, or wrong?"
-    return f"{show_program(shown)}\n\n{check}"
+    return f"{show_code(shown)}\n\n{check}"
 
 def change(query: Query, shown: list[Call]) -> str:
     "The programmer's task after a review, which is shown first."
     review = f"The review says:\n{shown[0].text}\n\nChange the program accordingly. {how_tested(query)}"
-    return f"{show_program(shown[1:])}\n\n{review}"
+    return f"{show_code(shown[1:])}\n\n{review}"
 
 # %% ../../nbs/05_methods/19_chatdev.ipynb #708a02f5
 _VERDICT = (
@@ -283,12 +274,12 @@ async def review(company: Company):
 # %% ../../nbs/05_methods/19_chatdev.ipynb #2954d969
 def explain(log: str, shown: list[Call]) -> str:
     "The tester's task."
-    return f"{show_program(shown)}\n\n{log}"
+    return f"{show_code(shown)}\n\n{log}"
 
 def mend(query: Query, log: str, shown: list[Call]) -> str:
     "The programmer's task after a failed run, which the call shown first explains."
     report = f"The tester says:\n{shown[0].text}\n\nMend the program. {how_tested(query)}"
-    return f"{show_program(shown[1:])}\n\n{log}\n\n{report}"
+    return f"{show_code(shown[1:])}\n\n{log}\n\n{report}"
 
 async def fix(company: Company, n: int, log: str) -> bool:
     "Tester and programmer mend the program after failed run `n`. Did it change?"
@@ -302,7 +293,7 @@ async def fix(company: Company, n: int, log: str) -> bool:
 
 # %% ../../nbs/05_methods/19_chatdev.ipynb #0435fa52
 async def testing(company: Company):
-    "The program is run and mended: until it runs, two changes change nothing, or `max_tests` are made."
+    "The program is run and mended: until it runs, two changes change nothing, or `max_tests` runs have failed."
     program, most = company.program, company.cfg.max_tests
     history = company.team.info.setdefault("runs", [])
     unchanged = 0
@@ -318,7 +309,7 @@ async def testing(company: Company):
 # %% ../../nbs/05_methods/19_chatdev.ipynb #33744414
 def packages(shown: list[Call]) -> str:
     "The task to list what is needed."
-    return f"{show_program(shown)}\n\nWhich packages does it need that do not come with the language?"
+    return f"{show_code(shown)}\n\nWhich packages does it need that do not come with the language?"
 
 async def environment(company: Company):
     "The programmer lists the packages that it needs, in `requirements.txt`."
@@ -336,7 +327,7 @@ async def environment(company: Company):
 def explain_use(shown: list[Call]) -> str:
     "The task to write the manual."
     task = "Write its manual for users: what it does, how to install what it needs, how to use it."
-    return f"{show_program(shown)}\n\n{task}"
+    return f"{show_code(shown)}\n\n{task}"
 
 async def manual(company: Company):
     "The CPO writes its manual, `manual.md`."

@@ -19,7 +19,7 @@ from ..core.config import AgentArkError
 from ..core.records import Call, Query
 from ..grading.answers import visible
 from .base import Team, gather
-from .program import Program, blocks, hand_in, read_code, run_log, show_program
+from .program import Program, blocks, hand_in, read_code, run_log, show_code
 from .registry import method
 from ..sandbox.sandbox import arun_code
 
@@ -112,7 +112,7 @@ def programming(query: Query, cfg: EvoMACConfig, task: str, shown: list[Call]) -
     "Prompt of a programmer, who is shown the team's plan (its own task of it) and the program so far."
     return (
         f"{query.text}\n\nYou are a {cfg.language.title()} programmer in the team that writes this. "
-        f"Your task: {task}\n\n{show_program(shown[1:])}\n\n"
+        f"Your task: {task}\n\n{show_code(shown[1:])}\n\n"
         f"Do your task and keep what the others have done. {hand_in(query)}"
     )
 
@@ -207,7 +207,7 @@ def plan_tests(query: Query, cfg: EvoMACConfig) -> str:
 def testing(query: Query, what: str, shown: list[Call]) -> str:
     "Prompt of a test writer, who is shown the test plan (its own item of it) and the program."
     return (
-        f"{query.text}\n\nYou write one test of this. It tests: {what}\n\n{show_program(shown[1:])}\n\n"
+        f"{query.text}\n\nYou write one test of this. It tests: {what}\n\n{show_code(shown[1:])}\n\n"
         "Take from the program the names to import (`import main`), but what is right is decided by the text above. "
         "Use plain assert statements, no test framework, input, display or network. "
         "Reply with the test in a single ```python block."
@@ -232,7 +232,7 @@ def differentiate(query: Query, plan: dict, logs: dict[str, str], shown: list[Ca
     failures = "\n\n".join(f"{name}\n{test.text}\n\n{log}" for (name, log), test in zip(logs.items(), tests))
     return (
         f"{query.text}\n\nA team wrote this software. Its tasks were:\n{show_team(plan)}\n\n"
-        f"{show_program(program)}\n\nThese tests fail:\n\n{failures}\n\nFind out why. "
+        f"{show_code(program)}\n\nThese tests fail:\n\n{failures}\n\nFind out why. "
         "Then reply with one line for every task, and one for any work that nobody was given, like this:\n"
         "1: DONE\n2: FIX what is wrong and how to mend it\nNEW: what is missing"
     )

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['safe_name', 'blocks', 'block_name', 'read_files', 'show_files', 'main_file', 'hand_in', 'read_code', 'Program',
-           'show_program', 'unfinished', 'run_log']
+           'show_code', 'unfinished', 'run_log']
 
 # %% ../../nbs/05_methods/15_program.ipynb #bb3eb40f
 import ast
@@ -155,7 +155,7 @@ class Program:
         return show_files(self.files)
 
 # %% ../../nbs/05_methods/15_program.ipynb #5ced2230
-def show_program(shown: list[Call]) -> str:
+def show_code(shown: list[Call]) -> str:
     "The part of a prompt that shows the program: the calls of `Program.shown`, as the prompt may shorten them."
     if not shown: return "There is no program yet."
     return "The program so far:\n\n" + "\n\n".join(c.text for c in shown)
