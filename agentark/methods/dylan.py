@@ -139,9 +139,9 @@ def weights(rated: list[int]) -> list[float]:
     if not total: return [1/len(rated)]*len(rated)
     return [w/total for w in rated]
 
-def edges_into(call: Call, seen: list[Call]) -> list[tuple]:
-    "`(from, to, weight)` for each of the predecessors that a call has rated."
-    return [(before.id, call.id, w) for before, w in zip(seen, weights(call.data))]
+def edges_into(call: Call, seen: list[Call], rated: list[int]) -> list[tuple]:
+    "`(from, to, weight)` for each of the predecessors that a call has seen and rated."
+    return [(before.id, call.id, w) for before, w in zip(seen, weights(rated))]
 
 # %% ../../nbs/05_methods/08_dylan.ipynb #cb55188b
 def first_prompt(query: Query, role: str) -> str:
@@ -260,7 +260,7 @@ async def dylan(query: Query, team: Team, cfg: DyLANConfig) -> str:
         order = draw.sample(active, len(active))
         replies, agreed = await layer(order, partial(node, query, team, cfg.roles, step, seen), agree)
         if seen:
-            for c in replies: edges += edges_into(c, seen)
+            for c in replies: edges += edges_into(c, seen, c.data)
         layers.append([c.agent for c in replies])
         if agreed: break
     winners = largest(replies, agree)
