@@ -22,7 +22,7 @@ def method(name: str,
            variant: str="",            # the variant that has a function of its own; default: all that have none
            kinds: tuple[str, ...]=(),  # of answers that it can give; default: all
            paper: str="",              # authors, year and arXiv number
-           departures: str="",         # what is not done as in the paper or its published code, one clause each
+           departures: str="",         # what is not done as in the paper, one clause each
           ):
     "Register an `async` function `(query, team, cfg) -> Call` (or the response as text) as a method or variant."
     def register(f):
