@@ -6,21 +6,80 @@
 __all__ = ['Agent', 'Team', 'gather', 'each_with_others', 'solve', 'run_one']
 
 # %% ../../nbs/05_methods/02_base.ipynb #6ab5705c
-import asyncio, json, random, time
+import asyncio
+import json
+import random
+import time
 from dataclasses import fields, replace
+import agentark.data.reading  # noqa: F401  (trajectories draw themselves)
 from ..core.records import Call, Query, Trajectory, Usage, stable_hash
-import agentark.data.reading   # trajectories draw themselves
-from ..engines.base import ContextOverflow, Engine, EngineDead, Request, Sampling
+from ..engines.base import ContextOverflow, Engine, EngineDead, Reply, Request, Sampling
 from ..engines.scheduler import Scheduler
 from ..grading.answers import extract
 from .prompts import answer_format, listed
 
 # %% ../../nbs/05_methods/02_base.ipynb #cc1c01cd
+def _fits(engine: Engine, chat: list[dict], room: int) -> bool:
+    "Has a chat at most `room` tokens? They are counted only where its bytes, at least one a token, leave it open."
+    sizes = [len(m["content"].encode("utf-8", "replace")) for m in chat]
+    most = sum(sizes) + 64*len(chat)
+    return most <= room or engine.count_tokens(chat) <= room
+
+def _shortened(call: Call, keep: int) -> Call:
+    "The call with the last `keep` characters of its text."
+    if len(call.text) <= keep: return call
+    return replace(call, text="[...] " + call.text[-keep:])
+
+# %% ../../nbs/05_methods/02_base.ipynb #6d3c62da
+def _fit(agent: "Agent", prompt, sees: list[Call], sampling: Sampling) -> tuple[str, bool]:
+    "The next user turn of an agent's chat, and whether shown texts had to be shortened; raises `ContextOverflow`."
+    engine = agent.engine
+    room = engine.context_length - min(sampling.max_tokens, engine.context_length//4)
+    text = prompt(sees) if callable(prompt) else prompt
+    keep = max((len(c.text) for c in sees), default=0)
+    truncated = False
+    while not _fits(engine, [*agent.history, *agent.new, {"role": "user", "content": text}], room):
+        keep //= 2
+        if not callable(prompt) or keep < 40:
+            raise ContextOverflow(
+                f"the chat of agent {agent.name} does not fit "
+                f"{engine.name}'s context of {engine.context_length} tokens; "
+                "use fewer agents or rounds, a smaller --model_max_tokens, or a model with a longer context")
+        text = prompt([_shortened(c, keep) for c in sees])
+        truncated = True
+    return text, truncated
+
+# %% ../../nbs/05_methods/02_base.ipynb #e821cc92
+def _record(agent: "Agent", request: Request, reply: Reply, sees: list[Call], **said) -> Call:
+    "A turn as it is kept: who spoke, what the chat was, and what was `said`."
+    return Call(
+        id=f"{agent.name}.{agent.turn}",
+        agent=agent.name,
+        role=agent.role,
+        parent=agent.last,
+        sees=[c.id for c in sees],
+        messages=request.messages[len(agent.history):],
+        text=reply.text,
+        finish_reason=reply.finish_reason,
+        prompt_tokens=reply.prompt_tokens,
+        completion_tokens=reply.completion_tokens,
+        seed=request.seed,
+        model=agent.engine.name,
+        **said,
+    )
+
+# %% ../../nbs/05_methods/02_base.ipynb #e7a16af3
 class Agent:
     "One participant: its own history, and its turns."
     def __init__(self, team: "Team", name, role: str, system: str | None=None, model: str | None=None):
-        self.team, self.name, self.role, self.model, self.engine = team, name, role, model, team.engine.of(model)
-        self.history, self.new, self.last, self.turn = [], [], None, 0
+        self.team = team
+        self.name, self.role = name, role
+        self.model = model
+        self.engine = team.engine.of(model)
+        self.history = []   # the messages up to its last reply
+        self.new = []       # messages that wait for its next turn
+        self.last = None    # id of its last call
+        self.turn = 0       # number of its next call
         if system: self.new.append({"role": "system", "content": system})
 
     async def say(self,
@@ -35,49 +94,42 @@ class Agent:
         "Speak once. Raises `EngineError` when the engine has no reply."
         team, sees = self.team, list(sees)
         team.order.setdefault(self.name, len(team.order))
-        s = replace(team.sampling, **sampling)
-        text, truncated = self._fit(prompt, sees, s)
-        new = self.new + [{"role": "user", "content": text}]
-        seed = stable_hash(team.seed, team.query.id, self.name, self.turn)
-        reply = await team.submit(Request(self.history + new, s, seed, (team.query.id, self.name, self.turn), self.model))
-        solves, data = parse is None if solves is None else solves, parse(reply.text) if parse else None
-        call = Call(f"{self.name}.{self.turn}", self.name, self.role, self.turn if round is None else round, reply.text, extract(reply.text, team.query.kind).value if solves else None,
-                    self.last, [c.id for c in sees], new, reply.finish_reason, reply.prompt_tokens, reply.completion_tokens, seed, truncated,
-                    solves, fallback if data is None else data, bool(parse) and data is None, self.engine.name)
-        self.history, self.new, self.last, self.turn = self.history + new + [{"role": "assistant", "content": reply.text}], [], call.id, self.turn + 1
+        sampling = replace(team.sampling, **sampling)
+        text, truncated = _fit(self, prompt, sees, sampling)
+        messages = [*self.history, *self.new, {"role": "user", "content": text}]
+        origin = (team.query.id, self.name, self.turn)
+        request = Request(messages, sampling, stable_hash(team.seed, *origin), origin, self.model)
+        reply = await team.submit(request)
+        data = parse(reply.text) if parse else None
+        if solves is None: solves = parse is None
+        call = _record(
+            self, request, reply, sees,
+            round=self.turn if round is None else round,
+            truncated=truncated,
+            solves=solves,
+            answer=extract(reply.text, team.query.kind).value if solves else None,
+            data=fallback if data is None else data,
+            fallback=bool(parse) and data is None,
+        )
+        self.history = [*messages, {"role": "assistant", "content": reply.text}]
+        self.new, self.last = [], call.id
+        self.turn += 1
         team.calls.append(call)
         return call
-
-    def _fit(self, prompt, sees: list[Call], s: Sampling) -> tuple[str, bool]:
-        "The user turn, with the shown texts shortened if the chat would overflow, and whether they were."
-        build = prompt if callable(prompt) else lambda shown: prompt
-        room = self.engine.context_length - min(s.max_tokens, self.engine.context_length//4)
-        text, keep = build(sees), max((len(c.text) for c in sees), default=0)
-        truncated = False
-        while not self._fits(text, room):
-            keep //= 2
-            if not callable(prompt) or keep < 40:
-                raise ContextOverflow(f"the chat of agent {self.name} does not fit {self.engine.name}'s context of {self.engine.context_length} tokens; "
-                                      "use fewer agents or rounds, a smaller --model_max_tokens, or a model with a longer context")
-            text, truncated = build([c if len(c.text) <= keep else _shortened(c, keep) for c in sees]), True
-        return text, truncated
-
-    def _fits(self, text: str, room: int) -> bool:
-        "Does the chat leave room for a reply? Counts tokens only when its bytes (at least one a token) do not settle it."
-        chat = self.history + self.new + [{"role": "user", "content": text}]
-        return sum(len(m["content"].encode("utf-8", "replace")) + 64 for m in chat) <= room or self.engine.count_tokens(chat) <= room
-
-def _shortened(call: Call, keep: int) -> Call:
-    return replace(call, text="[...] " + call.text[-keep:])
 
 # %% ../../nbs/05_methods/02_base.ipynb #49f7b762
 class Team:
     "The agents of one question."
     def __init__(self, query: Query, submit, engine: Engine, sampling: Sampling, seed: int):
-        self.query, self.submit, self.engine, self.sampling, self.seed, self.calls = query, submit, engine, sampling, seed, []
-        self.random = random.Random(stable_hash("team", seed, query.id))   # for methods that draw: the same for this question in every run
-        self.order = {}                                                    # name -> how many agents spoke up before
-        self.info = {}                                                     # what the method finds out besides the answer, kept in the trajectory
+        self.query = query
+        self.submit = submit      # `async (Request) -> Reply`
+        self.engine = engine
+        self.sampling = sampling  # what the run asks for; an agent may override it
+        self.seed = seed          # of the run
+        self.calls = []           # in the order in which they ended
+        self.random = random.Random(stable_hash("team", seed, query.id))   # for methods that draw: alike in every run
+        self.order = {}           # name -> how many agents spoke up before
+        self.info = {}            # what the method finds out besides the answer; kept in the trajectory
 
     def agent(self,
               name,                     # unique in the team
@@ -90,11 +142,15 @@ class Team:
 
     async def aggregate(self, replies: list[Call]) -> Call:
         "One more call that reads all solutions and gives the final answer."
-        build = lambda shown: f"{self.query.text}\n\nHere are proposed solutions.\n\n{listed(shown)}\n\nDecide which answer is right. {answer_format(self.query)}"
-        return await self.agent("aggregator", "aggregator").say(build, sees=replies, round=max(r.round for r in replies) + 1)
+        def prompt(shown):
+            return (f"{self.query.text}\n\nHere are proposed solutions.\n\n{listed(shown)}\n\n"
+                    f"Decide which answer is right. {answer_format(self.query)}")
+        last = max(r.round for r in replies)
+        return await self.agent("aggregator", "aggregator").say(prompt, sees=replies, round=last + 1)
 
+# %% ../../nbs/05_methods/02_base.ipynb #b5e3c16a
 async def gather(coroutines) -> list:
-    "Await all together, so that they share a batch. If some fail, the others still finish and are recorded before the first error is raised."
+    "Await all, so that they share a batch. If some fail, the others still end, and then the first error is raised."
     results = await asyncio.gather(*coroutines, return_exceptions=True)
     for r in results:
         if isinstance(r, BaseException): raise r
@@ -102,22 +158,67 @@ async def gather(coroutines) -> list:
 
 def each_with_others(agents: list, replies: list) -> list[tuple]:
     "Each agent with everyone's reply but its own."
-    return [(a, [r for j, r in enumerate(replies) if j != i]) for i, a in enumerate(agents)]
+    return [(a, replies[:i] + replies[i + 1:]) for i, a in enumerate(agents)]
 
 # %% ../../nbs/05_methods/02_base.ipynb #b5900045
-async def solve(query: Query, submit, method, cfg, engine: Engine, sampling: Sampling, seed: int) -> Trajectory:
+def _place(call: Call, team: Team) -> tuple:
+    "Where a call stands in its trajectory: by round, then numbered agents, then named ones as they spoke up."
+    named = isinstance(call.agent, str)
+    return call.round, named, team.order[call.agent] if named else call.agent
+
+def _spent(calls: list[Call], model: str) -> dict:
+    "`{model: {num_llm_calls, prompt_tokens, completion_tokens}}`, the run's own model first."
+    used = {model: Usage()}
+    for c in calls: used[c.model] = used.get(c.model, Usage()) + c.usage
+    return {name: vars(usage) for name, usage in used.items()}
+
+def _response(final: Call | str | None, kind: str) -> tuple[str, str | None]:
+    "Text and answer of what a method returned; nothing where it failed."
+    if isinstance(final, str): return final, extract(final, kind).value
+    return (final.text, final.answer) if final else ("", None)
+
+# %% ../../nbs/05_methods/02_base.ipynb #3d9f238f
+async def solve(query: Query,
+                submit,              # `async (Request) -> Reply`: the scheduler's
+                method,
+                cfg,                 # the method's configuration
+                engine: Engine,
+                sampling: Sampling,
+                seed: int,           # of the run
+               ) -> Trajectory:
     "Run a method on one question; failures end up in `error`. Raises `EngineDead`, which ends a run."
-    team, start, error, final = Team(query, submit, engine, sampling, seed), time.perf_counter(), None, None
+    team = Team(query, submit, engine, sampling, seed)
+    start = time.perf_counter()
+    final = error = None
     try: final = await method(query, team, cfg)
     except EngineDead: raise
     except Exception as e: error = f"{type(e).__name__}: {e}"
-    team.calls.sort(key=lambda c: (c.round, isinstance(c.agent, str), c.agent if isinstance(c.agent, int) else team.order[c.agent]))
-    text, answer = (final, extract(final, query.kind).value) if isinstance(final, str) else (final.text, final.answer) if final else ("", None)
-    stats = {model: vars(sum((c.usage for c in team.calls if c.model == model), Usage())) for model in dict.fromkeys([engine.name, *(c.model for c in team.calls)])}
-    return Trajectory(**{f.name: getattr(query, f.name) for f in fields(Query)}, response=text, answer=answer, method=method.name, model=engine.name, calls=team.calls, token_stats=stats,
-                      rounds=len({c.round for c in team.calls}), seed=seed, wall_s=round(time.perf_counter() - start, 3), error=error, info=json.loads(json.dumps(team.info)))   # as it will be read back: lists, and text for keys
+    team.calls.sort(key=lambda c: _place(c, team))
+    response, answer = _response(final, query.kind)
+    return Trajectory(
+        **{f.name: getattr(query, f.name) for f in fields(Query)},
+        response=response,
+        answer=answer,
+        method=method.name,
+        model=engine.name,
+        calls=team.calls,
+        token_stats=_spent(team.calls, engine.name),
+        rounds=len({c.round for c in team.calls}),
+        seed=seed,
+        wall_s=round(time.perf_counter() - start, 3),
+        error=error,
+        info=json.loads(json.dumps(team.info)),   # as it will be read back: lists, and text for keys
+    )
 
-async def run_one(method, query: Query, engine: Engine, sampling: Sampling=Sampling(), seed: int=0, **options) -> Trajectory:
-    "Run a method on a single question, with its configuration's fields as options. For notebooks and tests."
-    run = lambda q, submit: solve(q, submit, method, method.config(**options), engine, sampling, seed)
-    return [t async for t in Scheduler(engine).run([query], run)][0]
+async def run_one(method,
+                  query: Query,
+                  engine: Engine,
+                  sampling: Sampling=Sampling(),
+                  seed: int=0,
+                  **options,  # fields of the method's configuration
+                 ) -> Trajectory:
+    "Run a method on a single question. For notebooks and tests."
+    cfg = method.config(**options)
+    def run(q, submit): return solve(q, submit, method, cfg, engine, sampling, seed)
+    [t] = [t async for t in Scheduler(engine).run([query], run)]
+    return t

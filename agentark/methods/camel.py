@@ -4,16 +4,17 @@
 
 # %% auto #0
 __all__ = ['DONE', 'CAMELConfig', 'specify', 'user_prompt', 'assistant_prompt', 'critic_prompt', 'instruct', 'carry_out',
-           'read_choice', 'choose', 'propose', 'conclude', 'camel']
+           'choose', 'read_choice', 'propose', 'conclude', 'camel']
 
 # %% ../../nbs/05_methods/13_camel.ipynb #293b9527
 import re
+from collections.abc import Iterator
 from copy import copy
 from dataclasses import dataclass
 from itertools import count
-from ..grading.answers import visible
 from ..core.config import AgentArkError
 from ..core.records import Call, Query
+from ..grading.answers import visible
 from .base import Agent, Team, gather
 from .prompts import answer_format, listed, solo
 from .registry import method
@@ -30,33 +31,48 @@ class CAMELConfig:
     critic_role: str = "Professor"      # who chooses
 
     def __post_init__(self):
-        if min(self.chat_turn_limit, self.option_num) < 1: raise AgentArkError("chat_turn_limit and option_num must be at least 1")
-        if self.option_num > 1 and not self.with_critic: raise AgentArkError(f"option_num {self.option_num} needs with_critic: true, so that someone chooses")
+        n = self.option_num
+        if min(self.chat_turn_limit, n) < 1:
+            raise AgentArkError("chat_turn_limit and option_num must be at least 1")
+        if n > 1 and not self.with_critic:
+            raise AgentArkError(f"option_num {n} needs with_critic: true, so that someone chooses")
 
 # %% ../../nbs/05_methods/13_camel.ipynb #63ca95c8
 DONE = "CAMEL_TASK_DONE"   # the paper's end-of-task token
 
 def specify(query: Query, cfg: CAMELConfig) -> str:
     "Prompt of the task specifier."
-    return (f"{query.text}\n\nA {cfg.user_role} and a {cfg.assistant_role} will work on this together. Say precisely what has to be worked out, in at most 50 words. "
-            "Neither change the question nor answer it.")
+    return (
+        f"{query.text}\n\nA {cfg.user_role} and a {cfg.assistant_role} will work on this together. "
+        "Say precisely what has to be worked out, in at most 50 words. "
+        "Neither change the question nor answer it."
+    )
 
 def user_prompt(query: Query, cfg: CAMELConfig) -> str:
     "System prompt of the AI user."
-    return (f"You are a {cfg.user_role}. A {cfg.assistant_role} works for you. Never swap roles: you instruct, they solve. "
-            "Give one instruction at a time, in this form:\nInstruction: the next thing to do\nInput: what is needed for it, or none\n"
-            f"Give no solutions of your own. Once their solutions answer the question, reply with <{DONE}> alone; never before.\n\nThe question:\n\n{query.text}")
+    return (
+        f"You are a {cfg.user_role}. A {cfg.assistant_role} works for you. "
+        "Never swap roles: you instruct, they solve. Give one instruction at a time, in this form:\n"
+        "Instruction: the next thing to do\nInput: what is needed for it, or none\n"
+        "Give no solutions of your own. Once their solutions answer the question, "
+        f"reply with <{DONE}> alone; never before.\n\nThe question:\n\n{query.text}"
+    )
 
 def assistant_prompt(query: Query, cfg: CAMELConfig) -> str:
     "System prompt of the AI assistant."
-    return (f"You are a {cfg.assistant_role}. You work for a {cfg.user_role}. Never swap roles: they instruct, you solve. "
-            "Carry out each instruction at once and completely, in this form:\nSolution: the specific solution, with its reasons\n"
-            f"If you cannot, say why.\n\nThe question you work on:\n\n{query.text}")
+    return (
+        f"You are a {cfg.assistant_role}. You work for a {cfg.user_role}. "
+        "Never swap roles: they instruct, you solve. Carry out each instruction at once and completely, in this form:\n"
+        "Solution: the specific solution, with its reasons\n"
+        f"If you cannot, say why.\n\nThe question you work on:\n\n{query.text}"
+    )
 
 def critic_prompt(query: Query, cfg: CAMELConfig) -> str:
     "System prompt of the critic."
-    return (f"You are a {cfg.critic_role}. A {cfg.user_role} instructs a {cfg.assistant_role}; "
-            f"of their proposals you choose those that help most to solve this question:\n\n{query.text}")
+    return (
+        f"You are a {cfg.critic_role}. A {cfg.user_role} instructs a {cfg.assistant_role}; "
+        f"of their proposals you choose those that help most to solve this question:\n\n{query.text}"
+    )
 
 # %% ../../nbs/05_methods/13_camel.ipynb #75c62bca
 def instruct(shown: list[Call]) -> str:
@@ -67,49 +83,79 @@ def instruct(shown: list[Call]) -> str:
 
 def carry_out(shown: list[Call]) -> str:
     "The assistant's turn: shown the instruction, the first time after the specified task."
-    return "\n\n".join([*(f"The task: {c.text.strip()}" for c in shown[:-1]), shown[-1].text.strip()])
+    *task, instruction = [c.text.strip() for c in shown]
+    return "\n\n".join([*(f"The task: {text}" for text in task), instruction])
 
 # %% ../../nbs/05_methods/13_camel.ipynb #2349909a
+def choose(shown: list[Call]) -> str:
+    "The critic's turn."
+    return (
+        f"{listed(shown, 'Proposal')}\n\n"
+        f"Which of these {len(shown)} proposals by the {shown[0].role} is best? "
+        "Give your reasons, then end with the line\nChoice: its number"
+    )
+
 def read_choice(n: int):
     "A parser of the critic's choice among `n`: its number, 1 to `n`, or None."
     def read(text: str) -> int | None:
-        found = re.findall(r"choice\W{0,9}(?:proposal\W{0,3})?(\d{1,4})\b", visible(text), re.I) or re.findall(r"\A\W*(\d{1,4})\W*\Z", visible(text))
+        text = visible(text)
+        stated = re.findall(r"choice\W{0,9}(?:proposal\W{0,3})?(\d{1,4})\b", text, re.I)
+        found = stated or re.findall(r"\A\W*(\d{1,4})\W*\Z", text)
         return int(found[-1]) if found and 1 <= int(found[-1]) <= n else None
     return read
 
-def choose(shown: list[Call]) -> str:
-    "The critic's turn."
-    return (f"{listed(shown, 'Proposal')}\n\nWhich of these {len(shown)} proposals by the {shown[0].role} is best? "
-            "Give your reasons, then end with the line\nChoice: its number")
-
-async def propose(agent: Agent, prompt, sees: list[Call], critic: Agent, n: int, step) -> tuple[Agent, Call]:
-    "Let an agent make `n` proposals: the agent as the critic's choice continues it, and that proposal. `step` numbers the rounds."
-    options, name, now = [copy(agent) for _ in range(n)], agent.name.split()[0], next(step)
-    for i, o in enumerate(options): o.name = f"{name} {i + 1}" if i else name    # copies share their past alone: `say` makes a new history
+# %% ../../nbs/05_methods/13_camel.ipynb #f10b681d
+async def propose(
+    agent: Agent,
+    prompt,                # of this turn, as `Agent.say` takes it
+    sees: list[Call],
+    critic: Agent,         # asked where there is a choice
+    n: int,                # proposals
+    step: Iterator[int],   # numbers the rounds
+) -> tuple[Agent, Call]:
+    "Let an agent make `n` proposals. Returns the agent as the critic's choice continues it, and that proposal."
+    name, now = agent.name.split()[0], next(step)
+    options = [copy(agent) for _ in range(n)]   # copies share their past alone: `say` makes a new history
+    for i, option in enumerate(options): option.name = f"{name} {i + 1}" if i else name
     replies = await gather(o.say(prompt, sees=sees, round=now, solves=False) for o in options)
-    chosen = (await critic.say(choose, sees=replies, round=next(step), parse=read_choice(n), fallback=1)).data if n > 1 else 1
-    return options[chosen - 1], replies[chosen - 1]
+    if n == 1: return options[0], replies[0]
+    choice = await critic.say(choose, sees=replies, round=next(step), parse=read_choice(n), fallback=1)
+    return options[choice.data - 1], replies[choice.data - 1]
 
 # %% ../../nbs/05_methods/13_camel.ipynb #2a1c5bac
 def conclude(query: Query, cfg: CAMELConfig, shown: list[Call]) -> str:
     "Prompt of the last call; without any solution it asks for one."
     if not shown: return solo(query)
     said = "\n\n".join(f"{c.role}:\n{c.text.strip()}" for c in shown)
-    return (f"{query.text}\n\nA {cfg.user_role} and a {cfg.assistant_role} worked on this:\n\n{said}\n\n"
-            f"Put their results together into one complete solution. {answer_format(query)}")
+    return (
+        f"{query.text}\n\nA {cfg.user_role} and a {cfg.assistant_role} worked on this:\n\n{said}\n\n"
+        f"Put their results together into one complete solution. {answer_format(query)}"
+    )
 
-@method("camel", CAMELConfig)
+# %% ../../nbs/05_methods/13_camel.ipynb #b8b92bbd
+@method(
+    "camel",
+    CAMELConfig,
+    paper="Li et al. 2023, arXiv 2303.17760",
+    departures="the specifier keeps the question; one proposal needs no critic; one more call states the answer",
+)
 async def camel(query: Query, team: Team, cfg: CAMELConfig) -> Call:
-    "Li et al. 2023, section 3.1. Calls, with p = 1 for one proposal and `option_num` + 1 otherwise: p + 2 at least, 2p `chat_turn_limit` + 2 at most."
-    step, conversation, done = count(), [], False
+    """Li et al. 2023, section 3.1.
+
+    Calls, with p = 1 for one proposal and `option_num` + 1 otherwise: p + 2 at least, 2p `chat_turn_limit` + 2 at most.
+    """
+    step, n = count(), cfg.option_num
     task = await team.agent("specifier", "task specifier").say(specify(query, cfg), round=next(step), solves=False)
     user = team.agent("user", cfg.user_role, user_prompt(query, cfg))
     assistant = team.agent("assistant", cfg.assistant_role, assistant_prompt(query, cfg))
     critic = team.agent("critic", cfg.critic_role, critic_prompt(query, cfg))
+    conversation, done = [], False
     for _ in range(cfg.chat_turn_limit):
-        user, instruction = await propose(user, instruct, conversation[-1:] or [task], critic, cfg.option_num, step)
+        user, instruction = await propose(user, instruct, conversation[-1:] or [task], critic, n, step)
         if done := DONE in visible(instruction.text): break
-        assistant, solution = await propose(assistant, carry_out, [instruction] if conversation else [task, instruction], critic, cfg.option_num, step)
+        sees = [instruction] if conversation else [task, instruction]
+        assistant, solution = await propose(assistant, carry_out, sees, critic, n, step)
         conversation += [instruction, solution]
     team.info["done"] = done
-    return await team.agent("summarizer", "summarizer").say(lambda shown: conclude(query, cfg, shown), sees=conversation, round=next(step))
+    summarizer = team.agent("summarizer", "summarizer")
+    return await summarizer.say(lambda shown: conclude(query, cfg, shown), sees=conversation, round=next(step))

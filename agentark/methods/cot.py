@@ -9,15 +9,17 @@ __all__ = ['CoTConfig', 'cot']
 from dataclasses import dataclass
 from ..core.records import Call, Query
 from .base import Team
-from .registry import method
 from .prompts import solo
+from .registry import method
 
 # %% ../../nbs/05_methods/04_cot.ipynb #b558f5aa
 @dataclass
 class CoTConfig:
     "Nothing to configure."
 
-@method("cot", CoTConfig)
+@method("cot", CoTConfig,
+        paper="Wei et al. 2022, arXiv 2201.11903; Kojima et al. 2022, arXiv 2205.11916",
+        departures="zero-shot; no second call that extracts the answer: the prompt says how to state it")
 async def cot(query: Query, team: Team, cfg: CoTConfig) -> Call:
     "Zero-shot chain of thought (Kojima et al. 2022, without the second, answer-extracting call). Calls: 1."
     return await team.agent(0).say(solo(query))

@@ -8,9 +8,9 @@ __all__ = ['LLMDebateConfig', 'revise', 'reread', 'seat', 'llm_debate']
 # %% ../../nbs/05_methods/06_llm_debate.ipynb #7f78cdc7
 from dataclasses import dataclass, field
 from typing import Literal
-from ..grading.answers import consensus, vote
 from ..core.records import Call, Query
-from .base import Team, each_with_others, gather
+from ..grading.answers import consensus, vote
+from .base import Agent, Team, each_with_others, gather
 from .prompts import answer_format, listed, solo
 from .registry import method
 
@@ -18,40 +18,57 @@ from .registry import method
 @dataclass
 class LLMDebateConfig:
     "Keys of `llm_debate/config_main.yaml`."
-    num_agents: int = 3                           # debaters, each with its own history
-    num_rounds: int = 2                           # 1 = independent answers only
-    aggregation: Literal["vote", "llm"] = "vote"  # `vote` (Du et al.) or `llm` (one more call reads all final answers)
-    early_stop: bool = False                      # stop as soon as all agents agree
-    layout: Literal["paper", "shared"] = "paper"  # of a later round's prompt: `paper` (Du et al.), or `shared`, which servers compute once for all agents of a round
-    models: list[str] = field(default_factory=list)   # of the debaters, in turn, opened beside the run's own; none: the run's own
+    num_agents: int = 3                               # debaters, each with its own history
+    num_rounds: int = 2                               # 1 = independent answers only
+    aggregation: Literal["vote", "llm"] = "vote"      # `vote` (Du et al.) or `llm` (one more call reads all answers)
+    early_stop: bool = False                          # stop as soon as all agents agree
+    layout: Literal["paper", "shared"] = "paper"      # of later prompts: `paper` (Du et al.), or `shared` by all agents
+    models: list[str] = field(default_factory=list)   # of the debaters, in turn; none: the run's own
 
 # %% ../../nbs/05_methods/06_llm_debate.ipynb #d2fab79b
 def revise(query: Query, peers: list[Call]) -> str:
     "Prompt of a later round: the peers' last replies and the question again; a lone agent is asked to check itself."
-    if not peers: return f"Check your solution of this question step by step and correct it if needed: {query.text}\n\n{answer_format(query)}"
-    return f"Other agents solved it too.\n\n{listed(peers, 'Agent')}\n\nCompare with your own solution, find the mistakes, and solve it again: {query.text}\n\n{answer_format(query)}"
+    if not peers:
+        check = "Check your solution of this question step by step and correct it if needed"
+        return f"{check}: {query.text}\n\n{answer_format(query)}"
+    again = "Compare with your own solution, find the mistakes, and solve it again"
+    return f"Other agents solved it too.\n\n{listed(peers, 'Agent')}\n\n{again}: {query.text}\n\n{answer_format(query)}"
 
 # %% ../../nbs/05_methods/06_llm_debate.ipynb #35cbab32
 def reread(query: Query, replies: list[Call], i: int) -> str:
-    "Prompt of a later round in the shared layout: the question and everybody's last reply, then what agent `i` (from 0) is to do."
-    return (f"{query.text}\n\nSolutions so far.\n\n{listed(replies, 'Agent')}\n\n"
-            f"You are agent {i + 1}. Compare your solution with all the others, find the mistakes, and solve the question again. {answer_format(query)}")
+    "Prompt of a later round in the shared layout: question, all last replies, and what agent `i` (from 0) is to do."
+    return (
+        f"{query.text}\n\nSolutions so far.\n\n{listed(replies, 'Agent')}\n\n"
+        f"You are agent {i + 1}. Compare your solution with all the others, find the mistakes, "
+        f"and solve the question again. {answer_format(query)}")
 
 # %% ../../nbs/05_methods/06_llm_debate.ipynb #88c77c3e
-def seat(team: Team, i: int, models: list[str]=(), turn: int=0):
-    "Debater `i` in a new chat, on its model; its calls are numbered from `turn`."
+def seat(team: Team,
+         i: int,
+         models: list[str]=(),  # take their seats in turn; none: the run's own
+         turn: int=0,           # number of its next call
+        ) -> Agent:
+    "Debater `i` in a new chat."
     agent = team.agent(i, role="debater", model=models[i % len(models)] if models else None)
     agent.turn = turn
     return agent
 
-@method("llm_debate", LLMDebateConfig)
+@method("llm_debate", LLMDebateConfig,
+        paper="Du et al. 2023, arXiv 2305.14325",
+        departures="the question is repeated in every round; options that the paper has not: "
+                   "a summarising call, stop on agreement, a prompt layout that agents share, several models")
 async def llm_debate(query: Query, team: Team, cfg: LLMDebateConfig) -> Call:
     "Du et al. 2023, section 2. Calls: `num_agents * num_rounds`, one more with `aggregation='llm'`."
     agents = [seat(team, i, cfg.models) for i in range(cfg.num_agents)]
     replies = await gather(a.say(solo(query)) for a in agents)
     for k in range(1, cfg.num_rounds):
         if cfg.early_stop and consensus(replies, query.kind): break
-        if cfg.layout == "paper": turns = [a.say(lambda shown: revise(query, shown), sees=peers) for a, peers in each_with_others(agents, replies)]
-        else: turns = [seat(team, i, cfg.models, k).say(lambda shown, i=i: reread(query, shown, i), sees=replies) for i in range(cfg.num_agents)]
+        if cfg.layout == "paper":
+            seating = each_with_others(agents, replies)
+            turns = [a.say(lambda shown: revise(query, shown), sees=peers) for a, peers in seating]
+        else:
+            agents = [seat(team, i, cfg.models, turn=k) for i in range(cfg.num_agents)]
+            turns = [a.say(lambda shown, i=i: reread(query, shown, i), sees=replies) for i, a in enumerate(agents)]
         replies = await gather(turns)
-    return vote(replies, query.kind) if cfg.aggregation == "vote" else await team.aggregate(replies)
+    if cfg.aggregation == "llm": return await team.aggregate(replies)
+    return vote(replies, query.kind)

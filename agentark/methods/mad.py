@@ -4,16 +4,18 @@
 
 # %% auto #0
 __all__ = ['LEVELS', 'NO_VERDICT', 'DECIDE', 'MADConfig', 'debater_prompt', 'moderator_prompt', 'said', 'opening', 'rebuttal',
-           'read_verdict', 'moderate', 'candidates', 'mad', 'decided']
+           'read_verdict', 'moderate', 'candidates', 'speak', 'decided', 'mad']
 
 # %% ../../nbs/05_methods/12_mad.ipynb #31479101
-import json, re
+import json
+import re
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
-from ..grading.answers import visible, vote
 from ..core.config import AgentArkError
 from ..core.records import Call, Query
-from .base import Team
+from ..grading.answers import visible, vote
+from .base import Agent, Team
 from .prompts import answer_format
 from .registry import method
 
@@ -26,8 +28,10 @@ class MADConfig:
     debate_level: Literal[0, 1, 2, 3] = 2   # how much the sides shall disagree (Table 11); 2 is the paper's default
 
     def __post_init__(self):
-        if self.num_players < 3: raise AgentArkError(f"num_players must be at least 3 (two sides and the moderator), not {self.num_players}")
-        if self.max_round < 1: raise AgentArkError(f"max_round must be at least 1, not {self.max_round}")
+        players, rounds = self.num_players, self.max_round
+        if players < 3:
+            raise AgentArkError(f"num_players must be at least 3 (two sides and the moderator), not {players}")
+        if rounds < 1: raise AgentArkError(f"max_round must be at least 1, not {rounds}")
 
     @property
     def sides(self) -> list[str]:
@@ -35,20 +39,27 @@ class MADConfig:
         return ["affirmative", "negative", *(f"negative {i}" for i in range(2, self.num_players - 1))]
 
 # %% ../../nbs/05_methods/12_mad.ipynb #5d550789
-LEVELS = ("Work towards full consensus: every statement has to be accepted by all sides.",
-          "Disagree on most points; a little common ground on minor points is allowed.",
-          "You need not agree with the other sides: the aim is to find the right answer.",
-          "Disagree with the other sides on every single point; accept nothing they say.")
+LEVELS = (
+    "Work towards full consensus: every statement has to be accepted by all sides.",
+    "Disagree on most points; a little common ground on minor points is allowed.",
+    "You need not agree with the other sides: the aim is to find the right answer.",
+    "Disagree with the other sides on every single point; accept nothing they say.",
+)
 
 def debater_prompt(query: Query, cfg: MADConfig) -> str:
     "System prompt of every debater."
-    return (f"You are one of {len(cfg.sides)} debaters in a debate of at most {cfg.max_round} rounds. {LEVELS[cfg.debate_level]} "
-            f"The question of the debate:\n\n{query.text}")
+    return (
+        f"You are one of {len(cfg.sides)} debaters in a debate of at most {cfg.max_round} rounds. "
+        f"{LEVELS[cfg.debate_level]} The question of the debate:\n\n{query.text}"
+    )
 
 def moderator_prompt(query: Query, cfg: MADConfig) -> str:
     "System prompt of the moderator, and of the judge who takes over from it."
-    return (f"You moderate a debate of {len(cfg.sides)} debaters. They answer the question below and discuss each other's answers. "
-            f"You weigh their arguments and find out which answer is right.\n\n{query.text}")
+    return (
+        f"You moderate a debate of {len(cfg.sides)} debaters. "
+        "They answer the question below and discuss each other's answers. "
+        f"You weigh their arguments and find out which answer is right.\n\n{query.text}"
+    )
 
 # %% ../../nbs/05_methods/12_mad.ipynb #44b94224
 def said(shown: list[Call]) -> str:
@@ -58,63 +69,105 @@ def said(shown: list[Call]) -> str:
 def opening(query: Query, side: str, shown: list[Call]) -> str:
     "First turn of a debater: the affirmative side answers, all others oppose."
     if not shown: return f"You are the {side} side. Answer the question and give your reasons. {answer_format(query)}"
-    return f"{said(shown)}\n\nYou are the {side} side and disagree with this. Say what is wrong with it, and give your own reasons and answer. {answer_format(query)}"
+    return (
+        f"{said(shown)}\n\nYou are the {side} side and disagree with this. "
+        f"Say what is wrong with it, and give your own reasons and answer. {answer_format(query)}"
+    )
 
 def rebuttal(query: Query, shown: list[Call]) -> str:
     "Any later turn of a debater."
-    return f"{said(shown)}\n\nDo you agree? Reply to these arguments, and give your reasons and answer. {answer_format(query)}"
+    return (
+        f"{said(shown)}\n\nDo you agree? Reply to these arguments, and give your reasons and answer. "
+        f"{answer_format(query)}"
+    )
 
 # %% ../../nbs/05_methods/12_mad.ipynb #41168523
-_DECODER = json.JSONDecoder(strict=False, parse_int=str, parse_float=str)    # raw line breaks in strings are fine; numbers stay as written
+# Raw line breaks in strings are fine; numbers stay as written.
+_DECODER = json.JSONDecoder(strict=False, parse_int=str, parse_float=str)
 _BACKSLASH = re.compile(r'\\(\\|["/n]|u[0-9a-fA-F]{4}|[bfrt](?![a-zA-Z]))?')
 NO_VERDICT = {"side": "", "reason": "", "answer": ""}
 
 def read_verdict(text: str) -> dict | None:
-    "The verdict in a reply: `{side, reason, answer}`, all text, the answer empty while there is none. None if the reply holds no such JSON object."
-    text, found, at = _BACKSLASH.sub(lambda m: m[0] if m[1] else r"\\", visible(text)), None, 0
+    """The last verdict in a reply: `{side, reason, answer}`, all text, the answer empty while there is none.
+
+    None if the reply holds no JSON object with an answer.
+    """
+    text = _BACKSLASH.sub(lambda m: m[0] if m[1] else r"\\", visible(text))
+    found, at = None, 0
     while (at := text.find("{", at)) >= 0:
         try: value, at = _DECODER.raw_decode(text, at)
-        except (ValueError, RecursionError): at += 1; continue
-        if "answer" in value: found = {k: v.strip() if isinstance(v := value.get(k), str) else "" for k in NO_VERDICT}
+        except (ValueError, RecursionError):
+            at += 1
+            continue
+        if "answer" in value: found = {key: _text(value.get(key)) for key in NO_VERDICT}
     return found
 
+def _text(value) -> str:
+    "A field of a verdict; anything but text is none."
+    return value.strip() if isinstance(value, str) else ""
+
 # %% ../../nbs/05_methods/12_mad.ipynb #c24759b0
-_FORM = 'Reply with one JSON object and nothing else: {"side": "the side that convinces you, or empty", "reason": "why", "answer": "ANSWER"}'
+def _form(answer: str) -> str:
+    "How a verdict is written; `answer` says what stands in that field."
+    return (
+        'Reply with one JSON object and nothing else: {"side": "the side that convinces you, or empty", '
+        f'"reason": "why", "answer": "{answer}"}}'
+    )
 
 def moderate(cfg: MADConfig, shown: list[Call]) -> str:
     "Prompt after a round: decide, or let the debate go on."
-    return (f"Round {shown[-1].round + 1} of {cfg.max_round} has ended.\n\n{said(shown)}\n\n"
-            "Has the right answer been found? If so, the debate ends with it; if not, leave the answer empty and it goes on.\n" + _FORM.replace("ANSWER", "the right answer alone, or empty"))
+    return (
+        f"Round {shown[-1].round + 1} of {cfg.max_round} has ended.\n\n{said(shown)}\n\n"
+        "Has the right answer been found? If so, the debate ends with it; "
+        "if not, leave the answer empty and it goes on.\n" + _form("the right answer alone, or empty")
+    )
 
 def candidates(shown: list[Call]) -> str:
     "First prompt of the judge."
-    return f"The debate is over without a decision.\n\n{said(shown)}\n\nWhich answers have been proposed? List them, and what speaks for each. Do not decide yet."
+    return (
+        f"The debate is over without a decision.\n\n{said(shown)}\n\n"
+        "Which answers have been proposed? List them, and what speaks for each. Do not decide yet."
+    )
 
-DECIDE = "Now decide which of these answers is right.\n" + _FORM.replace("ANSWER", "the right answer alone")
+DECIDE = "Now decide which of these answers is right.\n" + _form("the right answer alone")
 
 # %% ../../nbs/05_methods/12_mad.ipynb #6fbeed71
-@method("mad", MADConfig)
-async def mad(query: Query, team: Team, cfg: MADConfig) -> Call | str:
-    "Liang et al. 2023, section 2. Calls, with N = `num_players` - 1 debaters: N + 1 at least, `max_round` (N + 1) + 2 at most."
-    debaters = [team.agent(side, "debater", debater_prompt(query, cfg)) for side in cfg.sides]
-    moderator = team.agent("moderator", "moderator", moderator_prompt(query, cfg))
-    history = []
-    for r in range(cfg.max_round):
-        for d in debaters:
-            others = history[1 - len(debaters):]
-            history.append(await d.say((lambda shown: rebuttal(query, shown)) if r else (lambda shown: opening(query, d.name, shown)), sees=others, round=r))
-        last = history[-len(debaters):]
-        verdict = await moderator.say(lambda shown: moderate(cfg, shown), sees=last, round=r, parse=read_verdict, fallback=NO_VERDICT)
-        if verdict.data["answer"]: return decided(team, verdict)
-    judge = team.agent("judge", "judge", moderator_prompt(query, cfg))
-    await judge.say(candidates, sees=history, round=cfg.max_round, solves=False)
-    verdict = await judge.say(DECIDE, round=cfg.max_round, parse=read_verdict, fallback=NO_VERDICT)
-    if verdict.data["answer"]: return decided(team, verdict)
-    chosen = vote(last, query.kind)
-    team.info.update(decided_by="vote", side=chosen.agent)
-    return chosen
+async def speak(query: Query, debaters: list[Agent], history: list[Call], r: int):
+    "Round `r`, added to `history`: each side in turn, shown what the others said since its own last turn."
+    for d in debaters:
+        prompt = partial(rebuttal, query) if r else partial(opening, query, d.name)
+        history.append(await d.say(prompt, sees=history[1 - len(debaters):], round=r))
 
 def decided(team: Team, verdict: Call) -> str:
     "The answer of a verdict, noted in `info`."
     team.info.update(decided_by=verdict.role, side=verdict.data["side"])
     return verdict.data["answer"]
+
+# %% ../../nbs/05_methods/12_mad.ipynb #e5a19b79
+@method(
+    "mad",
+    MADConfig,
+    paper="Liang et al. 2023, arXiv 2305.19118",
+    departures="verdicts are JSON and never evaluated; the judge reads all rounds; without a verdict, a vote",
+)
+async def mad(query: Query, team: Team, cfg: MADConfig) -> Call | str:
+    """Liang et al. 2023, section 2.
+
+    Calls, with N = `num_players` - 1 debaters: N + 1 at least, `max_round` (N + 1) + 2 at most.
+    """
+    debaters = [team.agent(side, "debater", debater_prompt(query, cfg)) for side in cfg.sides]
+    moderator = team.agent("moderator", "moderator", moderator_prompt(query, cfg))
+    reads = dict(parse=read_verdict, fallback=NO_VERDICT)
+    history = []
+    for r in range(cfg.max_round):
+        await speak(query, debaters, history, r)
+        last = history[-len(debaters):]
+        verdict = await moderator.say(partial(moderate, cfg), sees=last, round=r, **reads)
+        if verdict.data["answer"]: return decided(team, verdict)
+    judge = team.agent("judge", "judge", moderator_prompt(query, cfg))
+    await judge.say(candidates, sees=history, round=cfg.max_round, solves=False)
+    verdict = await judge.say(DECIDE, round=cfg.max_round, **reads)
+    if verdict.data["answer"]: return decided(team, verdict)
+    chosen = vote(last, query.kind)
+    team.info.update(decided_by="vote", side=chosen.agent)
+    return chosen

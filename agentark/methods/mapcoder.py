@@ -4,109 +4,165 @@
 
 # %% auto #0
 __all__ = ['CONFIDENCE', 'MapCoderConfig', 'sample_tests', 'recall', 'exemplars', 'plan', 'confidence', 'planned', 'write',
-           'debug', 'tried', 'mapcoder']
+           'debug', 'failure', 'recalled_problems', 'mapcoder']
 
 # %% ../../nbs/05_methods/20_mapcoder.ipynb #e8a85755
-import ast, doctest, re
+import ast
+import doctest
+import re
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
-from ..grading.answers import completed, unfinished
 from ..core.records import Call, Query
-from ..sandbox.sandbox import arun_tests
+from ..grading.answers import completed, unfinished
 from .base import Team, gather
 from .prompts import answer_format
 from .registry import method
+from ..sandbox.sandbox import arun_tests
 
 # %% ../../nbs/05_methods/20_mapcoder.ipynb #8f1ced4c
 @dataclass
 class MapCoderConfig:
     "Keys of `mapcoder/config_humaneval.yaml` and `config_mbpp.yaml`."
-    k: int = 3                               # problems to recall, and plans
-    t: int = 5                               # corrections of a plan's code
-    language: Literal["Python3"] = "Python3" # of the code; the sandbox runs no other
+    k: int = 3                                 # problems to recall, and plans
+    t: int = 5                                 # corrections of a plan's code
+    language: Literal["Python3"] = "Python3"   # of the code; the sandbox runs no other
 
 # %% ../../nbs/05_methods/20_mapcoder.ipynb #b5d82e73
 def _is_python(text: str, mode: str) -> bool:
     try: return bool(ast.parse(text.strip(), mode=mode))
     except (SyntaxError, ValueError): return False
 
+def _as_assert(e: doctest.Example) -> str | None:
+    "An example of a docstring as an assert; None where it or its result is no expression."
+    if not (_is_python(e.source, "eval") and _is_python(e.want, "eval")): return None
+    return f"assert ({e.source.strip()}) == ({e.want.strip()})"
+
 def sample_tests(question: str) -> list[str]:
     "The tests that a question shows, as asserts; none where it shows none."
-    if not (begun := unfinished(question)): return [line for line in re.findall(r"^assert .+", question, re.M) if _is_python(line, "exec")]
+    begun = unfinished(question)
+    if not begun:
+        lines = re.findall(r"^assert .+", question, re.M)
+        return [line for line in lines if _is_python(line, "exec")]
     try: examples = doctest.DocTestParser().get_examples(ast.get_docstring(begun))
-    except ValueError: return []                                 # written so that doctest cannot read it
-    return [f"assert ({e.source.strip()}) == ({e.want.strip()})" for e in examples if _is_python(e.source, "eval") and _is_python(e.want, "eval")]
+    except ValueError: return []   # written so that doctest cannot read it
+    return list(filter(None, map(_as_assert, examples)))
 
 # %% ../../nbs/05_methods/20_mapcoder.ipynb #73ad0480
 def recall(query: Query, cfg: MapCoderConfig) -> str:
     "The retrieval agent's prompt: `k` similar problems with plan and solution."
-    return (f"{query.text}\n\nBefore this problem is solved, recall {cfg.k} different problems like it. Write each of them in this form, and nothing else:\n\n"
-            f"<problem>\n<description>what is asked</description>\n<planning>how it is solved, step by step</planning>\n<code>its solution in {cfg.language}</code>\n</problem>")
+    return (
+        f"{query.text}\n\nBefore this problem is solved, recall {cfg.k} different problems like it. "
+        "Write each of them in this form, and nothing else:\n\n"
+        "<problem>\n<description>what is asked</description>\n"
+        "<planning>how it is solved, step by step</planning>\n"
+        f"<code>its solution in {cfg.language}</code>\n</problem>"
+    )
 
 def _parts(tag: str, text: str) -> list[str]:
     "What stands between the marks of a tag."
-    return [re.sub(r"^<!\[CDATA\[|\]\]>$", "", part.strip()).strip() for part in re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.S)]
+    found = re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.S)
+    return [re.sub(r"^<!\[CDATA\[|\]\]>$", "", part.strip()).strip() for part in found]
+
+def _exemplar(problem: str) -> dict | None:
+    "A recalled problem; None unless it has one description, one plan and one code."
+    parts = {tag: _parts(tag, problem) for tag in ("description", "planning", "code")}
+    if any(len(found) != 1 or not found[0] for found in parts.values()): return None
+    return {tag: found[0] for tag, found in parts.items()}
 
 def exemplars(text: str, k: int) -> list[dict] | None:
     "The first `k` recalled problems as `{description, planning, code}`; None if there is none."
-    found = []
-    for problem in _parts("problem", text):
-        parts = {tag: _parts(tag, problem) for tag in ("description", "planning", "code")}
-        if all(len(p) == 1 and p[0] for p in parts.values()): found.append({tag: p[0] for tag, p in parts.items()})
+    found = list(filter(None, map(_exemplar, _parts("problem", text))))
     return found[:k] or None
 
 # %% ../../nbs/05_methods/20_mapcoder.ipynb #ce282866
 def plan(query: Query, shown: list[Call]) -> str:
     "The planning agent's prompt, with a recalled problem where there is one."
     example = f"A similar problem and its solution:\n\n{shown[0].text}\n\n" if shown else ""
-    return f"{example}The problem to solve:\n\n{query.text}\n\nWrite a short plan of its solution, step by step, with the cases that are easily missed. No code."
+    return (
+        f"{example}The problem to solve:\n\n{query.text}\n\n"
+        "Write a short plan of its solution, step by step, with the cases that are easily missed. No code."
+    )
 
-CONFIDENCE = "Go through your plan once more on the examples of the problem. How sure are you that a program which follows it is right? Write a whole number from 0 to 100 as <confidence>number</confidence>."
+CONFIDENCE = (
+    "Go through your plan once more on the examples of the problem. "
+    "How sure are you that a program which follows it is right? "
+    "Write a whole number from 0 to 100 as <confidence>number</confidence>."
+)
 
 def confidence(text: str) -> int | None:
     "The stated confidence; None unless there is exactly one, from 0 to 100."
     found = _parts("confidence", text)
-    return int(found[0]) if len(found) == 1 and re.fullmatch(r"[0-9]{1,3}", found[0]) and int(found[0]) <= 100 else None
+    if len(found) != 1 or not re.fullmatch(r"[0-9]{1,3}", found[0]): return None
+    return int(found[0]) if int(found[0]) <= 100 else None
 
 async def planned(query: Query, team: Team, i: int, sees: list[Call]) -> tuple[Call, int]:
-    "One plan and its confidence."
+    "Plan `i` and its confidence; `sees` is the recalled problem, if there is one."
     planner = team.agent(f"planner{i}", "planner")
-    made = await planner.say(lambda shown: plan(query, shown), sees=sees, round=1, solves=False)
-    return made, (await planner.say(CONFIDENCE, round=2, parse=confidence, fallback=0)).data
+    made = await planner.say(partial(plan, query), sees=sees, round=1, solves=False)
+    stated = await planner.say(CONFIDENCE, round=2, parse=confidence, fallback=0)
+    return made, stated.data
 
 # %% ../../nbs/05_methods/20_mapcoder.ipynb #bbbe16d3
-def write(query: Query, shown: list[Call], cfg: MapCoderConfig) -> str:
+def write(query: Query, cfg: MapCoderConfig, shown: list[Call]) -> str:
     "The coding agent's prompt, with the plan it has to follow."
-    return f"{query.text}\n\nA plan for its solution:\n\n{shown[0].text}\n\nFollow it and solve the problem in {cfg.language}. {answer_format(query)}"
+    return (
+        f"{query.text}\n\nA plan for its solution:\n\n{shown[0].text}\n\n"
+        f"Follow it and solve the problem in {cfg.language}. {answer_format(query)}"
+    )
 
-def debug(query: Query, shown: list[Call], log: str) -> str:
-    "The debugging agent's prompt, with plan, program and what its run printed."
-    code = f"{query.text}\n\nA plan for its solution:\n\n{shown[0].text}\n\nA program that should follow it:\n\n{shown[1].text}\n\nIt fails:" if shown else "It still fails:"
-    return f"{code}\n\n{log}\n\nFind out why, from the plan and the code, and correct it. {answer_format(query)}"
+def debug(query: Query, log: str, shown: list[Call]) -> str:
+    "The debugging agent's prompt, with what the program's run printed; at first also with plan and program."
+    begin = "It still fails:"
+    if shown:
+        begin = (
+            f"{query.text}\n\nA plan for its solution:\n\n{shown[0].text}\n\n"
+            f"A program that should follow it:\n\n{shown[1].text}\n\nIt fails:"
+        )
+    return f"{begin}\n\n{log}\n\nFind out why, from the plan and the code, and correct it. {answer_format(query)}"
 
-async def tried(call: Call, query: Query, tests: list[str]) -> str:
-    "What came of a call's code on the sample tests: nothing if all pass (or there are none), else the end of the traceback, at most 1000 characters."
+async def failure(call: Call, query: Query, tests: list[str]) -> str:
+    "How a call's code fails its sample tests: the end of the traceback, at most 1000 characters; empty if it does not."
     if not tests: return ""
     if call.answer is None: return "There is no code in the reply."
     ran = await arun_tests(completed(call.answer, query.query), "\n".join(tests))
     return "" if ran.ok else f"{ran.stderr.strip()[-1000:]}\n({ran.status})"
 
 # %% ../../nbs/05_methods/20_mapcoder.ipynb #7fb60477
-@method("mapcoder", MapCoderConfig)
+async def recalled_problems(query: Query, team: Team, cfg: MapCoderConfig) -> list[list[Call]]:
+    "What each planner is shown: one of the recalled problems, or nothing where none can be read."
+    retriever = team.agent("retriever", "retriever")
+    reads = dict(parse=lambda text: exemplars(text, cfg.k), fallback=[])
+    recalled = await retriever.say(recall(query, cfg), round=0, **reads)
+    return [[replace(recalled, text="\n\n".join(e.values()))] for e in recalled.data] or [[]]
+
+# %% ../../nbs/05_methods/20_mapcoder.ipynb #4807f86e
+@method(
+    "mapcoder",
+    MapCoderConfig,
+    paper="Islam et al. 2024, arXiv 2405.11403",
+    departures="the last correction is tested too; replies are read as marked text; code runs only in the sandbox",
+)
 async def mapcoder(query: Query, team: Team, cfg: MapCoderConfig) -> Call:
-    "Islam et al. 2024, section 3. Calls: `1 + 2k + 1` to `1 + 2k + k(1 + t)`, with the number of problems that were recalled (at least 1) for `k`."
+    """Islam et al. 2024, section 3.
+
+    Calls: `1 + 2k + 1` to `1 + 2k + k(1 + t)`, with the number of problems that were recalled (at least 1) for `k`.
+    """
     tests, round = sample_tests(query.query), 3
-    recalled = await team.agent("retriever", "retriever").say(recall(query, cfg), parse=lambda text: exemplars(text, cfg.k), fallback=[], round=0)
-    examples = [[replace(recalled, text="\n\n".join(e.values()))] for e in recalled.data] or [[]]
-    plans = sorted(await gather(planned(query, team, i, sees) for i, sees in enumerate(examples)), key=lambda p: -p[1])
+    examples = await recalled_problems(query, team, cfg)
+    plans = await gather(planned(query, team, i, sees) for i, sees in enumerate(examples))
     team.info |= {"sample_tests": tests, "tried": []}
-    for made, sure in plans:
+    for made, sure in sorted(plans, key=lambda plan: -plan[1]):
         i = made.agent.removeprefix("planner")
-        code = await team.agent(f"coder{i}", "coder").say(lambda shown: write(query, shown, cfg), sees=[made], round=round)
-        debugger, sees = team.agent(f"debugger{i}", "debugger"), [made, code]
+        coder, debugger = team.agent(f"coder{i}", "coder"), team.agent(f"debugger{i}", "debugger")
+        code = await coder.say(partial(write, query, cfg), sees=[made], round=round)
+        sees = [made, code]
         for turn in range(cfg.t + 1):
-            log, round = await tried(code, query, tests), round + 1
+            log = await failure(code, query, tests)
+            round += 1
             team.info["tried"].append({"call": code.id, "confidence": sure, "log": log})
             if not log: return code
-            if turn < cfg.t: code, sees = await debugger.say(lambda shown: debug(query, shown, log), sees=sees, round=round), []
+            if turn == cfg.t: break
+            code = await debugger.say(partial(debug, query, log), sees=sees, round=round)
+            sees = []
     return code

@@ -8,21 +8,24 @@ __all__ = ['SelfConsistencyConfig', 'self_consistency']
 # %% ../../nbs/05_methods/05_self_consistency.ipynb #05a7ce7c
 from dataclasses import dataclass
 from typing import Literal
-from ..grading.answers import vote
 from ..core.records import Call, Query
+from ..grading.answers import vote
 from .base import Team, gather
-from .registry import method
 from .prompts import solo
+from .registry import method
 
 # %% ../../nbs/05_methods/05_self_consistency.ipynb #ebb1988f
 @dataclass
 class SelfConsistencyConfig:
     "Keys of `self_consistency/config_main.yaml`."
-    parallel_num: int = 5                        # sampled reasoning paths
-    aggregation: Literal["vote", "llm"] = "vote" # `vote` (the paper) or `llm` (one more call reads all paths)
+    parallel_num: int = 5                         # sampled reasoning paths
+    aggregation: Literal["vote", "llm"] = "vote"  # `vote` (the paper) or `llm` (one more call reads all paths)
 
-@method("self_consistency", SelfConsistencyConfig)
+@method("self_consistency", SelfConsistencyConfig,
+        paper="Wang et al. 2022, arXiv 2203.11171",
+        departures="zero-shot, without the paper's worked examples; a merge by one more call is an option")
 async def self_consistency(query: Query, team: Team, cfg: SelfConsistencyConfig) -> Call:
     "Wang et al. 2022, section 2. Calls: `parallel_num`, one more with `aggregation='llm'`."
     paths = await gather(team.agent(i).say(solo(query)) for i in range(cfg.parallel_num))
-    return vote(paths, query.kind) if cfg.aggregation == "vote" else await team.aggregate(paths)
+    if cfg.aggregation == "llm": return await team.aggregate(paths)
+    return vote(paths, query.kind)
