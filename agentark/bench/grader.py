@@ -17,7 +17,7 @@ def math_verify(reply: str, gt: str) -> bool:
     return verify(parse(gt), parse(reply))
 
 # %% ../../nbs/10_bench/02_grader.ipynb #f5ec97c3
-def speed(pairs) -> dict:
+def speed(pairs: list[tuple[str, str]]) -> dict[str, float]:
     "Seconds that `grade` and math-verify take for `(reply, gold)` pairs, and how many times faster `grade` is."
     out = {}
     for name, f in (("agentark", grade), ("math_verify", math_verify)):

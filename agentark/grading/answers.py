@@ -8,93 +8,165 @@ __all__ = ['NONE', 'Answer', 'boxed', 'visible', 'extract_math', 'extract_choice
            'is_correct', 'groups', 'vote', 'consensus', 'grade_record', 'grade_file', 'Grade']
 
 # %% ../../nbs/02_grading/03_answers.ipynb #1343d90a
-import ast, re, string, textwrap
-from collections import deque
+import ast
+import re
+import string
+import textwrap
+from collections import Counter, deque
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from ..core.config import AgentArkError, Stage, neutral, unknown
-from .equality import equal_math, workers
-from .grammar import read, symbols
-from .notation import Unreadable, number
-from ..sandbox.sandbox import passes
 from ..core.records import Query, Trajectory
 from ..core.store import read_jsonl, write_jsonl
+from .equality import equal_math, workers
+from .grammar import Node, Set, Text, read, symbols
+from .notation import Unreadable, number
+from ..sandbox.sandbox import passes
 
 # %% ../../nbs/02_grading/03_answers.ipynb #e7fb24ac
 @dataclass(frozen=True)
 class Answer:
     "An extracted answer: its text, or None, and the rule that found it."
     value: str | None
-    how: str  # `boxed`, `stated`, `whole`, `last formula`, `last number`, `letter`, `last line`, `code block`, `none`
+    how: str  # boxed, stated, whole, last formula, last number, letter, last line, code block, none
 
 NONE = Answer(None, "none")
 
 # %% ../../nbs/02_grading/03_answers.ipynb #5c5e4cf6
 _BOX = re.compile(r"\\[bf]?box(?:ed)?\s*\{")
 _BRACE = re.compile(r"\\.|[{}]", re.S)
-_BETWEEN = re.compile(r"[\s$.\\()\[\]]{0,9}(?:,?\s?and|,?\s?or|,|;)[\s$\\()\[\]]{0,9}")
+_BETWEEN = re.compile(r"[\s$.\\()\[\]]{0,9} (?: ,?\s?and | ,?\s?or | , | ; ) [\s$\\()\[\]]{0,9}", re.X)
 
 def _closed(text: str, start: int) -> int | None:
-    "Where the brace opened just before `start` closes."
+    "Where the brace opened just before `start` closes; None if it does not."
     depth = 1
     for m in _BRACE.finditer(text, start):
         depth += {"{": 1, "}": -1}.get(m[0], 0)
         if not depth: return m.start()
+    return None
 
 def boxed(text: str) -> str | None:
-    r"What is in the last `\boxed{...}`, or in the last few of one enumeration; None when there is none, or it is not closed."
+    r"What is in the last `\boxed{...}`, or in the last few of one enumeration; None if there is none or it is open."
     values, following = [], None
     for m in reversed(deque(_BOX.finditer(text), 8)):
         end = _closed(text, m.end())
-        if end is None or (following is not None and not _BETWEEN.fullmatch(text, end + 1, following)): break
-        values, following = [text[m.end():end].strip(), *values], m.start()
+        if end is None: break
+        if following is not None and not _BETWEEN.fullmatch(text, end + 1, following): break
+        values.insert(0, text[m.end():end].strip())
+        following = m.start()
     return ", ".join(values) if values else None
 
 # %% ../../nbs/02_grading/03_answers.ipynb #fcb1ecc0
-_NUMBER = re.compile(r"""(?<![\w.^]) (?:[-+−]\s?)? (?:\\?[$€£])?
-    (?:[0-9]{1,3}(?:[ ][0-9]{3})+(?![0-9]) | [0-9](?:[0-9,]*[0-9])?) (?:\.[0-9]+)? (?:\s?/\s?[0-9]+(?:\.[0-9]+)?)? (?:\s?\\?% | \s(?:percent|million|billion|thousand|hundred|dozen)\b)?
-    | (?<![\w.])[-+−]?\.[0-9]+""", re.X)
-_ANSWER = re.compile(r"\banswers?\b[^\n.]{0,80}?(?:\b(?:is|are|be)\b|=|:)|####|^A:", re.I | re.M)
+_NUMBER = re.compile(r"""
+    (?<![\w.^]) (?:[-+−]\s?)? (?:\\?[$€£])?
+    (?: [0-9]{1,3}(?:[ ][0-9]{3})+(?![0-9]) | [0-9](?:[0-9,]*[0-9])? )
+    (?:\.[0-9]+)?
+    (?: \s?/\s?[0-9]+(?:\.[0-9]+)? )?
+    (?: \s?\\?% | \s(?:percent|million|billion|thousand|hundred|dozen)\b )?
+  | (?<![\w.])[-+−]?\.[0-9]+
+""", re.X)
+_FORMULA = re.compile(r"""
+    (?<![\\$])\$\$([^$]{1,300})\$\$
+  | (?<![\\$])\$(?!\s)((?:\\.|[^$\n\\]){1,300})(?<!\s)\$(?![0-9$])
+  | \\\((.{1,300}?)\\\)
+  | \\\[(.{1,300}?)\\\]
+""", re.S | re.X)
+
+# %% ../../nbs/02_grading/03_answers.ipynb #00ff8694
+_ANSWER = re.compile(r"\banswers?\b[^\n.]{0,80}?(?:\b(?:is|are|be)\b|=|:) | \#\#\#\# | ^A:", re.I | re.M | re.X)
 _RESULT = re.compile(r"\bresult\b[^\n.]{0,80}?(?:\bis\b|=|:)", re.I)
-_FORMULA = re.compile(r"""(?<![\\$])\$\$([^$]{1,300})\$\$ | (?<![\\$])\$(?!\s)((?:\\.|[^$\n\\]){1,300})(?<!\s)\$(?![0-9$]) | \\\((.{1,300}?)\\\) | \\\[(.{1,300}?)\\\]""", re.S | re.X)
+_END = re.compile(r"""
+    [.?]+(?=\s|\*|$)
+  | \n
+  | ,?[ ]\(?(?:because|since|so|as|which|when|where|after|for|if|therefore|hence|thus|I[ ]hope)\b
+  | ,[ ](?=(?!and\b|or\b)[a-z]{2,})
+  | [ ]an?[ ](?=[a-z]{3,})
+  | [ ](?:each|every)\b
+  | </
+""", re.X)
+_UNSURE = re.compile(
+    r"\b(?:not|at[ ]least|at[ ]most|more[ ]than|less[ ]than|fewer[ ]than|between)\s (?:\w+\s)? [$\\]?$", re.I | re.X)
+_UNKNOWN = re.compile(r"(?:not|unknown|unclear|unsure|none of|no idea)\b")
+_SAYS = re.compile(r"\w+|\\.*|no (?:real )?solutions?", re.I)    # words that are an answer alone; "Good luck" is none
+_PROSE = re.compile(r"(?<![\\a-zA-Z{])[a-zA-Z]{3,}")
+
+# %% ../../nbs/02_grading/03_answers.ipynb #899fcdd9
 _AND = re.compile(r"\s*(?:,\s*(?:(?:and|or)\s)?|and\s|or\s)\s*")
 _TEXT = re.compile(r"(?:\s?\\(?:text|mbox|mathrm)\s?\{[^{}]*\}\S*)?")
-_AFTER = re.compile(r"""\s?\\?% | \s(?:(?:square|cubic)\s)? (?:percent|degrees?|cm|km|mm|kg|ml|ft|mph|(?:centi|kilo|milli)?(?:meters?|grams?|liters?)|feet|inch(?:es)?|miles?|yards?|pounds?
-    |dollars?|cents?|hours?|minutes?|seconds?|dozen|hundred|thousand|million|billion)\b (?:\^\{?[23]\}?)?""", re.X)
-_END = re.compile(r"""[.?]+(?=\s|\*|$) | \n | ,?[ ]\(?(?:because|since|so|as|which|when|where|after|for|if|therefore|hence|thus|I[ ]hope)\b
-    | ,[ ](?=(?!and\b|or\b)[a-z]{2,}) | [ ]an?[ ](?=[a-z]{3,}) | [ ](?:each|every)\b | </""", re.X)
+_NAME = re.compile(r"(?<![^\s$,(])([A-Za-z](?:_\w)?)\s?=\s?$")
+_AFTER = re.compile(r"""
+    \s?\\?%
+  | \s(?:(?:square|cubic)\s)?
+    (?:percent|degrees?|cm|km|mm|kg|ml|ft|mph|(?:centi|kilo|milli)?(?:meters?|grams?|liters?)|feet|inch(?:es)?
+      |miles?|yards?|pounds?|dollars?|cents?|hours?|minutes?|seconds?|dozen|hundred|thousand|million|billion)\b
+    (?:\^\{?[23]\}?)?
+""", re.X)
 
-_PROSE = re.compile(r"(?<![\\a-zA-Z{])[a-zA-Z]{3,}")
-_UNKNOWN = re.compile(r"(?:not|unknown|unclear|unsure|none of|no idea)\b")
-_SAYS = re.compile(r"\w+|\\.*|no (?:real )?solutions?", re.I)    # words that stand alone as an answer; "Good luck" is none
-_UNSURE = re.compile(r"\b(?:not|at least|at most|more than|less than|fewer than|between)\s(?:\w+\s)?[$\\]?$", re.I)
+# %% ../../nbs/02_grading/03_answers.ipynb #4867ac21
+def _compact(found: str) -> str:
+    "A number without separators and a needless sign."
+    return found.replace(" ", "").replace(",", "").replace("−", "-").lstrip("+")
 
-def _compact(found: str) -> str: return found.replace(" ", "").replace(",", "").replace("−", "-").lstrip("+")
-def _clean(found: str) -> str: return _compact(found) if number(found) is not None else found.strip()
+def _clean(found: str) -> str:
+    return _compact(found) if number(found) is not None else found.strip()
 
-def _tree(text: str):
+def _tree(text: str) -> Node | None:
+    "The tree of a text that can be read."
     try: return read(text)
     except Unreadable: return None
 
+def _is_phrase(tree: Node) -> bool:
+    "Is this prose that happens to be readable, such as `not sure` or `Thus, x = 5`?"
+    if isinstance(tree, Text): return len(tree.words.split()) > 2 or _UNKNOWN.match(tree.words) is not None
+    return isinstance(tree, Set) and len({isinstance(t, Text) for t in tree.items}) > 1
+
+# %% ../../nbs/02_grading/03_answers.ipynb #fbf0fe00
 def _settled(text: str) -> str | None:
     "The answer that a piece of text is, when it is nothing else. Of `3 + 4 = 7` that is what follows the last sign."
     text = text.strip(" \t*_`:").rstrip(".").strip(" *_`")
     if not 0 < len(text) <= 400: return None
     if number(text) is not None: return _compact(text)
     tree = _tree(text)
-    if tree is None and "=" in text and "," not in text.rpartition("=")[0] and not _FORMULA.search(text):
-        left, _, right = text.rpartition("=")
-        return _settled(right) if _PROSE.search(left) or ((of := _tree(left)) and not symbols(of)) else None
-    if tree is None or (tree[0] == "text" and (len(tree[1].split()) > 2 or _UNKNOWN.match(tree[1]))): return None
-    if tree[0] == "set" and len({t[0] == "text" for t in tree[1]}) > 1: return None       # "Thus, x = 5"
-    return text
+    if tree is None: return _last_side(text)
+    return None if _is_phrase(tree) else text
 
-# %% ../../nbs/02_grading/03_answers.ipynb #00ff8694
+def _last_side(text: str) -> str | None:
+    "What follows the last equals sign of a computation, or of a sentence."
+    left, equals, right = text.rpartition("=")
+    if not equals or "," in left or _FORMULA.search(text): return None
+    if _PROSE.search(left): return _settled(right)
+    computed = _tree(left)
+    return _settled(right) if computed and not symbols(computed) else None
+
+# %% ../../nbs/02_grading/03_answers.ipynb #80ef8ecd
+def _formulas(text: str, m: re.Match) -> str:
+    "The formula matched by `m`, the formulas enumerated with it, and a percent sign or unit after it."
+    found, end = _held(m), m.end()
+    while (link := _AND.match(text, end)) and (more := _FORMULA.match(text, link.end())):
+        found = f"{found}, {_held(more)}"
+        end = more.end()
+    if unit := _AFTER.match(text, end): found += unit[0]
+    return _settled(found) or found
+
+def _held(m: re.Match) -> str:
+    "What the signs of a formula hold."
+    return next(filter(None, m.groups())).strip()
+
+def _first_number(clause: str) -> str | None:
+    "The first number after the last equals sign of a clause, or of all of it, unless the clause is unsure of it."
+    m = _NUMBER.search(clause.rpartition("=")[2]) or _NUMBER.search(clause)
+    if not m or _UNSURE.search(clause[:m.start()]): return None
+    return _clean(m[0])
+
+# %% ../../nbs/02_grading/03_answers.ipynb #1c8fcf86
 def _stated(rest: str, sentence: bool=True) -> str | None:
-    "The answer that a text goes on to state after its `is` or `:`. In a sentence, an exclamation mark at the end is no factorial."
+    """The answer that a text goes on to state after its `is` or `:`.
+
+    In a sentence, an exclamation mark at the end is no factorial."""
     if sentence: rest = re.sub(r"(?<!\\)!(?=\s|$)", ".", rest)
     rest = rest.lstrip(" \t\n*_`:")
     if m := _FORMULA.match(rest): return _formulas(rest, m)
@@ -102,90 +174,135 @@ def _stated(rest: str, sentence: bool=True) -> str | None:
     if found := _settled(clause): return found
     if formulas := list(_FORMULA.finditer(clause)): return _formulas(clause, formulas[-1])
     if "\\" in clause: return clause.strip()      # mathematics outside the grammar: its spelling is all there is
-    numbers = list(_NUMBER.finditer(clause.rpartition("=")[2])) or list(_NUMBER.finditer(clause))
-    return _clean(numbers[0][0]) if numbers and not _UNSURE.search(clause[:numbers[0].start()]) else None
+    return _first_number(clause)
 
-def _formulas(text: str, m) -> str:
-    "The formula matched by `m`, with a percent sign or unit after it, and the formulas enumerated with it."
-    found, end = next(filter(None, m.groups())).strip(), m.end()
-    while (link := _AND.match(text, end)) and (more := _FORMULA.match(text, link.end())):
-        found, end = f"{found}, {next(filter(None, more.groups())).strip()}", more.end()
-    if unit := _AFTER.match(text, end): found += unit[0]
-    return _settled(found) or found
+# %% ../../nbs/02_grading/03_answers.ipynb #a4abb147
+def _balanced(text: str, start: int, end: int) -> str:
+    "The text from `start` to `end`, and before it up to the brackets that close in it: of `set {1, 2}` all of the set."
+    depth, first = 0, start
+    for i in range(end - 1, max(-1, start - 120), -1):
+        depth += (text[i] in ")]}") - (text[i] in "([{")
+        if depth < 0: break
+        if depth == 0 and i <= start:
+            first = i
+            break
+    return text[first:end]
 
+def _around(text: str, start: int, end: int) -> tuple[int, int]:
+    "A number's place, widened to the word that it is in and the unit that follows."
+    while start and not text[start - 1].isspace() and text[start - 1] not in "=≈": start -= 1
+    while end < len(text) and not text[end].isspace(): end += 1
+    end += len(_TEXT.match(text, end)[0])
+    if unit := _AFTER.match(text, end): end = unit.end()
+    return start, end
+
+# %% ../../nbs/02_grading/03_answers.ipynb #dd571d2e
 def _last(text: str) -> Answer:
     "The last formula or number of a reply that states nothing."
     digit = max(map(text.rfind, "0123456789"))
     window = text[max(0, digit - 400):digit + 100]
-    formulas, numbers = list(_FORMULA.finditer(window)), list(_NUMBER.finditer(window))
-    if formulas and (not numbers or formulas[-1].end() >= numbers[-1].end()): return Answer(_formulas(window, formulas[-1]), "last formula")
+    formulas = list(_FORMULA.finditer(window))
+    numbers = list(_NUMBER.finditer(window))
+    if formulas and (not numbers or formulas[-1].end() >= numbers[-1].end()):
+        return Answer(_formulas(window, formulas[-1]), "last formula")
     if not numbers or _UNSURE.search(window[:numbers[-1].start()]): return NONE
-    start, end = numbers[-1].span()
-    while start and not window[start - 1].isspace() and window[start - 1] not in "=≈": start -= 1
-    while end < len(window) and not window[end].isspace(): end += 1
-    end += len(_TEXT.match(window, end)[0])
-    if unit := _AFTER.match(window, end): end = unit.end()
-    word = _balanced(window, start, end).strip("*_`,;:!?\"'").rstrip(".")
-    if name := _NAME.search(window, max(0, start - 20), start): word = f"{name[1]} = {word}"     # "Thus, x = 5."
-    plain = re.fullmatch(r"[-a-zA-Z]*", word.replace(numbers[-1][0].strip(), "", 1))   # "7-day", but not "\frac{3}{7}"
-    return Answer(_settled(word) or (_clean(numbers[-1][0]) if plain else word), "last number")
+    return Answer(_last_number(window, numbers[-1]), "last number")
 
-_NAME = re.compile(r"(?<![^\s$,(])([A-Za-z](?:_\w)?)\s?=\s?$")
+def _last_number(text: str, m: re.Match) -> str:
+    "The number matched by `m`, with its unit, its brackets and its name."
+    start, end = _around(text, *m.span())
+    word = _balanced(text, start, end).strip("*_`,;:!?\"'").rstrip(".")
+    if name := _NAME.search(text, max(0, start - 20), start): word = f"{name[1]} = {word}"     # "Thus, x = 5."
+    if found := _settled(word): return found
+    plain = re.fullmatch(r"[-a-zA-Z]*", word.replace(m[0].strip(), "", 1))   # "7-day", but not "\frac{3}{7}"
+    return _clean(m[0]) if plain else word
 
-def _balanced(text: str, start: int, end: int) -> str:
-    "The text from `start` to `end`, and what comes before it up to the brackets that close in it: of `set {1, 2}` all of the set."
-    depth, first = 0, start
-    for i in range(end - 1, max(-1, start - 120), -1):
-        depth += (text[i] in ")]}") - (text[i] in "([{")
-        if depth == 0 and i <= start: first = i; break
-        if depth < 0: break
-    return text[first:end]
-
-# %% ../../nbs/02_grading/03_answers.ipynb #899fcdd9
+# %% ../../nbs/02_grading/03_answers.ipynb #e7f2e72e
 def visible(text: str) -> str:
     "The reply without its thinking. Thinking that never ended has reached no answer."
-    before, mark, after = text.rpartition("</think>")
-    return after if mark else "" if "<think>" in text else text
+    _, ended, after = text.rpartition("</think>")
+    if ended: return after
+    return "" if "<think>" in text else text
 
 def extract_math(text: str) -> Answer:
     "The mathematical answer in a reply, and how it was found."
-    if (inside := boxed(text)) is not None: return Answer(inside, "boxed") if inside else NONE
-    if _BOX.search(text): return NONE                                   # cut off inside its box
-    for marker in (_ANSWER, _RESULT):
-        for m in reversed(deque(marker.finditer(text), 20)):
-            if found := _stated(text[m.end():m.end() + 600], m[0][-1].isalpha()): return Answer(found, "stated")
+    if found := boxed(text): return Answer(found, "boxed")
+    if _BOX.search(text): return NONE       # an empty box, or cut off inside it
+    for announced in (_ANSWER, _RESULT):
+        for m in reversed(deque(announced.finditer(text), 20)):
+            found = _stated(text[m.end():m.end() + 600], sentence=m[0][-1].isalpha())
+            if found: return Answer(found, "stated")
+    return _unstated(text)
+
+def _unstated(text: str) -> Answer:
+    "The answer of a reply that states none: its last line, all of it, or its last formula or number."
     lines = [line for line in text[-2000:].splitlines() if line.strip()]
     if len(lines) > 1 and "\\begin" not in text:   # "17 + 28 = 45.\n45"
-        return Answer(found, "last line") if (found := _settled(lines[-1])) and _tree(found)[0] != "text" else _last(text)
-    if len(text) <= 400 and (found := _settled(text)) and (_tree(found)[0] != "text" or _SAYS.fullmatch(found)): return Answer(found, "whole")
-    if len(text) <= 400 and "\\" in text and "$" not in text and not _PROSE.search(text): return Answer(text.strip(), "whole")
+        found = _settled(lines[-1])
+        if found and not _is_words(found): return Answer(found, "last line")
+    elif len(text) <= 400:
+        found = _settled(text)
+        if found and (_SAYS.fullmatch(found) or not _is_words(found)): return Answer(found, "whole")
+        if "\\" in text and "$" not in text and not _PROSE.search(text): return Answer(text.strip(), "whole")
     return _last(text)
 
-# %% ../../nbs/02_grading/03_answers.ipynb #9cc0efdd
-@lru_cache
-def _letter_patterns(letters: str) -> tuple:
-    small, end = letters.lower(), r"(?=[\s).,:;!\]}]|$)"
-    marker = r"(?i:\b(?:answer|option|choice)s?\b[^\n.(]{0,40}?(?:\bis\b|\bbe\b|:|=)|\b(?:choose|pick|select|answer|option)\b)(?!\s{1,9}not\b)"
-    article = r"(?!\s{0,9}[AI]\s+(?!because|since|as\b|and\b|or\b|due\b|for\b|with\b|in\b|is\b)[a-z])"   # "The answer is A long story"
-    letter = rf"\s{{0,9}}(?i:(?:option|choice|letter)\s)?[(\[\s]{{0,9}}(?:([{letters}]){end}(?![\s)]{{0,9}}(?:or|and)[\s(]{{1,9}}[{letters}]\b)|([{small}])(?=[).]|\s*$))"
-    line = rf"^[ \t]*\(?([{letters}])[.):]"
-    alone = rf"\(([{letters}])\)|\*\*\(?([{letters}])[).]?\*\*|^[ \t]*\(?([{letters}])[).:]*[ \t]*$|{line}[ \t]+\S"
-    return (re.compile(marker + article + letter, re.M), re.compile(alone, re.M), re.compile(line + r"[ \t]+\S", re.M), re.compile(rf"[({{\s]*([{letters}])[)}}\s]*(?:[.:][\s].*|[.:])?", re.I | re.S))
+def _is_words(text: str) -> bool:
+    return isinstance(_tree(text), Text)
 
+# %% ../../nbs/02_grading/03_answers.ipynb #9cc0efdd
+def _stated_letter(letters: str) -> str:
+    "The pattern of a sentence that states a letter; `The answer is A long story` does not."
+    small, end = letters.lower(), r"(?=[\s).,:;!\]}]|$)"
+    announced = (
+        r"(?i: \b(?:answer|option|choice)s?\b[^\n.(]{0,40}?(?:\bis\b|\bbe\b|:|=)"
+        r"   | \b(?:choose|pick|select|answer|option)\b ) (?!\s{1,9}not\b)"
+    )
+    article = (
+        r"(?! \s{0,9}[AI]\s+ (?!because|since|as\b|and\b|or\b|due\b|for\b|with\b|in\b|is\b)[a-z] )"
+    )
+    letter = (
+        r"\s{0,9}(?i:(?:option|choice|letter)\s)?[(\[\s]{0,9}"
+        rf"(?: ([{letters}]){end}(?![\s)]{{0,9}}(?:or|and)[\s(]{{1,9}}[{letters}]\b) | ([{small}])(?=[).]|\s*$) )"
+    )
+    return announced + article + letter
+
+# %% ../../nbs/02_grading/03_answers.ipynb #31dc34cf
+@lru_cache
+def _letter_patterns(letters: str) -> tuple[re.Pattern, ...]:
+    "Of a letter that is stated, that stands alone, that opens a line with an option, and that is all of a box."
+    line = rf"^[ \t]*\(?([{letters}])[.):]"
+    option = rf"{line}[ \t]+"
+    alone = rf"\(([{letters}])\) | \*\*\(?([{letters}])[).]?\*\* | ^[ \t]*\(?([{letters}])[).:]*[ \t]*$ | {option}\S"
+    whole = rf"[({{\s]* ([{letters}]) [)}}\s]* (?: [.:][\s].* | [.:] )?"
+    return (
+        re.compile(_stated_letter(letters), re.M | re.X),
+        re.compile(alone, re.M | re.X),
+        re.compile(rf"{option}\S", re.M),
+        re.compile(whole, re.I | re.S | re.X),
+    )
+
+def _pick(m: re.Match) -> str:
+    "The letter of a match."
+    return next(filter(None, m.groups())).upper()
+
+# %% ../../nbs/02_grading/03_answers.ipynb #5fb5bcdd
 _STYLE = re.compile(r"\\(?:text|mathrm|mathbf|textbf)\s?\{([^{}]*)\}")
 
 def extract_choice(text: str, letters: str="ABCDEFGHIJ") -> Answer:
     "The option letter a reply settles on, upper case."
-    stated, alone, option, only = _letter_patterns(letters)
+    stated, alone, option, whole = _letter_patterns(letters)
     text = _STYLE.sub(r"\1", text)
-    pick = lambda m: next(filter(None, m.groups())).upper()
-    if (inside := boxed(text)) is not None: return Answer(pick(m), "boxed") if (m := only.fullmatch(inside[:200])) else NONE
+    if (box := boxed(text)) is not None:
+        m = whole.fullmatch(box[:200])
+        return Answer(_pick(m), "boxed") if m else NONE
     if _BOX.search(text): return NONE
-    if last := deque(stated.finditer(re.sub(r"[*$_`]", "", text)), 1): return Answer(pick(last[0]), "stated")
-    last, options = deque(alone.finditer(text), 1), list(islice(option.finditer(text), 2))   # two lines that start with letters repeat the options
-    return Answer(pick(last[0]), "letter") if last and len(options) < 2 else NONE
+    plain = re.sub(r"[*$_`]", "", text)
+    if last := deque(stated.finditer(plain), 1): return Answer(_pick(last[0]), "stated")
+    if len(list(islice(option.finditer(text), 2))) == 2: return NONE     # they repeat the options
+    last = deque(alone.finditer(text), 1)
+    return Answer(_pick(last[0]), "letter") if last else NONE
 
-# %% ../../nbs/02_grading/03_answers.ipynb #fe549cd7
+# %% ../../nbs/02_grading/03_answers.ipynb #36436093
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 def normalized(text: str) -> str:
@@ -194,61 +311,83 @@ def normalized(text: str) -> str:
 
 def extract_short(text: str) -> Answer:
     "The boxed or stated answer of a reply, else its last line."
-    if (inside := boxed(text)) is not None: return Answer(_STYLE.sub(r"\1", inside), "boxed") if inside else NONE
+    box = boxed(text)
+    if box is not None: return Answer(_STYLE.sub(r"\1", box), "boxed") if box else NONE
     lines = [line for line in text[-20_000:].splitlines() if line.strip(" \t*_`")]
     if not lines: return NONE
-    marked = [m for line in lines for m in re.finditer(r"\banswers?\s*(?:is|are|:)[\s*_:]{0,9}(\S.*)", line, re.I)]
-    found = marked[-1][1] if marked else lines[-1]
-    return Answer(re.sub(r"\.(?=\W*$)", "", found).strip(" \t*_`\"'"), "stated" if marked else "last line")
+    found, how = lines[-1], "last line"
+    for line in lines:
+        for m in re.finditer(r"\banswers?\s*(?:is|are|:)[\s*_:]{0,9}(\S.*)", line, re.I): found, how = m[1], "stated"
+    return Answer(re.sub(r"\.(?=\W*$)", "", found).strip(" \t*_`\"'"), how)
 
+# %% ../../nbs/02_grading/03_answers.ipynb #fe549cd7
 def extract_code(text: str) -> Answer:
-    "The last fenced block of a reply that defines a function or class, else the last, or all of the reply when it has none. Indentation stays."
-    last = defines = None
-    for m in re.finditer(r"^```[^\n`]*\n(.*?)^```", text, re.M | re.S):
-        last = m[1]
-        if re.search(r"^(?:async def|def|class) ", last, re.M): defines = last
-    if last is not None: return Answer((defines or last).rstrip(), "code block")
-    return Answer(re.sub(r"\A(?:[ \t]*\n)+", "", text).rstrip(), "whole") if text.strip() and "```" not in text else NONE
+    """The last fenced block of a reply that defines a function or class, else the last block.
+
+    A reply without blocks is code as a whole. Indentation stays."""
+    blocks = [m[1] for m in re.finditer(r"^```[^\n`]*\n(.*?)^```", text, re.M | re.S)]
+    defining = [block for block in blocks if re.search(r"^(?:async def|def|class) ", block, re.M)]
+    if blocks: return Answer((defining or blocks)[-1].rstrip(), "code block")
+    if not text.strip() or "```" in text: return NONE
+    return Answer(re.sub(r"\A(?:[ \t]*\n)+", "", text).rstrip(), "whole")
 
 # %% ../../nbs/02_grading/03_answers.ipynb #736ca2f1
 def unfinished(question: str) -> ast.FunctionDef | None:
     "The function that a question begins, when it is Python whose last definition has a docstring and nothing else."
     try: last = ast.parse(question).body[-1]
     except (SyntaxError, ValueError, IndexError, RecursionError, MemoryError): return None
-    return last if isinstance(last, ast.FunctionDef) and len(last.body) == 1 and ast.get_docstring(last) is not None else None
+    if not isinstance(last, ast.FunctionDef) or len(last.body) > 1: return None
+    return last if ast.get_docstring(last) is not None else None
 
 def completed(code: str, question: str="") -> str:
-    "The program that an answer stands for: the question's beginning with the whole function or its body after it, else the answer itself."
+    """The program that an answer stands for.
+
+    After a question that begins one, it is the whole function or its body; elsewhere it is the program."""
     if not (begun := unfinished(question)): return code
     if re.search(rf"^(?:async )?def {begun.name}\b", code, re.M): return f"{question}\n\n\n{code}"
-    return f"{question}\n{code if code[:1].isspace() else textwrap.indent(code, '    ')}"
+    body = code if code[:1].isspace() else textwrap.indent(code, "    ")
+    return f"{question}\n{body}"
 
 @lru_cache(10_000)
 def passes_tests(code: str | None, tests: str, question: str="") -> bool:
-    "Is extracted code right, by the tests of its question? Remembered, since labels, votes and transcripts ask again. No code and no tests are not right."
+    """Is extracted code right, by the tests of its question? No code and no tests are not right.
+
+    Remembered, since labels, votes and transcripts ask again."""
     return bool(code and tests.strip()) and passes(completed(code, question), tests)
 
 # %% ../../nbs/02_grading/03_answers.ipynb #c558520d
-_EXTRACT = {"math": extract_math, "choice": extract_choice, "short": extract_short, "code": extract_code, "summary": extract_short, "open": extract_short}
+_EXTRACT = {
+    "math": extract_math,
+    "choice": extract_choice,
+    "short": extract_short,
+    "code": extract_code,
+    "summary": extract_short,
+    "open": extract_short,
+}
 
-def extract(text: str, kind: str="math") -> Answer:
-    "The answer in a reply to a question of this kind. Never raises, and takes time linear in the text."
-    if kind in ("summary", "open"): return Answer(visible(text).strip(), "whole") if visible(text).strip() else NONE
-    return _kind(kind)(visible(text))
-
-def _kind(kind: str):
+def _extractor(kind: str):
+    "The function that extracts answers of this kind."
     if kind not in _EXTRACT: raise unknown("kind of answer", kind, _EXTRACT)
     return _EXTRACT[kind]
 
+def extract(text: str, kind: str="math") -> Answer:
+    "The answer in a reply to a question of this kind. Never raises, and takes time linear in the text."
+    reply = visible(text)
+    if kind in ("summary", "open"): return Answer(reply.strip(), "whole") if reply.strip() else NONE
+    return _extractor(kind)(reply)
+
 def equal(a: str | None, b: str | None, kind: str="math") -> bool:
-    "Are two extracted answers the same? Nothing equals a missing answer, not even another missing one. Code is the same when its text is."
-    _kind(kind)
+    """Are two extracted answers the same? Code is the same when its text is.
+
+    Nothing equals a missing answer, not even another missing one."""
+    _extractor(kind)
     if a is None or b is None: return False
     if kind == "math": return equal_math(a, b)
     if kind == "choice": return a.strip(" ().").upper() == b.strip(" ().").upper() != ""
     if kind == "code": return a.strip() == b.strip() != ""
     return (normalized(a) or a.strip().lower()) == (normalized(b) or b.strip().lower()) != ""
 
+# %% ../../nbs/02_grading/03_answers.ipynb #258139f2
 def gold(gt: str, kind: str="math") -> str:
     r"A gold answer as it is compared: the contents of its `\boxed{}` where it has one."
     return boxed(gt) or gt if kind == "math" else gt
@@ -275,7 +414,9 @@ def is_correct(t: Trajectory) -> bool:
 
 # %% ../../nbs/02_grading/03_answers.ipynb #66a5bc5a
 def groups(replies, kind: str="math") -> list[list]:
-    "Replies (anything with `.answer`) grouped by equal answers, largest first, earliest first on ties; unparsed ones left out."
+    """Replies (anything with `.answer`) grouped by equal answers, largest first, earliest first on ties.
+
+    Unparsed ones are left out."""
     out = []
     for r in replies:
         if r.answer is None: continue
@@ -298,33 +439,48 @@ def consensus(replies, kind: str="math") -> bool:
 def grade_record(record: dict, where: str="record") -> dict:
     "A `{kind, gold, pred}` record with `correct`, `extracted` and `how` added."
     missing = [k for k in ("gold", "pred") if k not in record]
-    if missing: raise AgentArkError(f"{where}: missing {', '.join(missing)}; found {', '.join(map(str, record)) or 'nothing'}")
-    kind, pred, gt = record.get("kind") or "math", "" if record["pred"] is None else str(record["pred"]), str(record["gold"])
-    answer = extract(pred, kind)
-    correct = passes_tests(answer.value, gt, str(record.get("query") or "")) if kind == "code" else equal(answer.value, gold(gt, kind), kind)
+    if missing:
+        found = ", ".join(map(str, record)) or "nothing"
+        raise AgentArkError(f"{where}: missing {', '.join(missing)}; found {found}")
+    kind, gt = record.get("kind") or "math", str(record["gold"])
+    answer = extract("" if record["pred"] is None else str(record["pred"]), kind)
+    if kind == "code": correct = passes_tests(answer.value, gt, str(record.get("query") or ""))
+    else: correct = equal(answer.value, gold(gt, kind), kind)
     out = {**record, "correct": correct, "extracted": answer.value, "how": answer.how}
     return out if readable(gt, kind) else {**out, "gold_unreadable": True}
 
+# %% ../../nbs/02_grading/03_answers.ipynb #0dcd915b
+def _graded(path: Path, count: Counter) -> Iterator[dict]:
+    "The records of a file, graded and counted, in order."
+    lines = enumerate(read_jsonl(path), 1)
+    with ThreadPoolExecutor(workers().n) as pool:     # threads only wait; the algebra is in the workers
+        while some := list(islice(lines, 512)):
+            for r in pool.map(lambda line: grade_record(line[1], f"{path}, record {line[0]}"), some):
+                count["lines"] += 1
+                count["correct"] += r["correct"]
+                count["unparsed"] += r["extracted"] is None
+                count["unreadable"] += "gold_unreadable" in r
+                yield r
+    if not count["lines"]: raise AgentArkError(f"{path}: no records in it")
+
 def grade_file(path, output_path=None) -> Path:
-    "Grade a JSONL file into `output_path` (default `<name>_graded.jsonl` beside it), in order, and print what was found."
-    path = Path(path)
+    "Grade a JSONL file, in order, into `output_path` (default `<name>_graded.jsonl` beside it); print what was found."
+    path, count = Path(path), Counter()
     output_path = Path(output_path or path.with_name(f"{path.stem}_graded.jsonl"))
-    count = dict.fromkeys(("lines", "correct", "unparsed", "unreadable golds"), 0)
-    def graded():
-        lines = enumerate(read_jsonl(path), 1)
-        with ThreadPoolExecutor(workers().n) as pool:                       # threads only wait; the algebra is in the workers
-            while some := list(islice(lines, 512)):
-                for r in pool.map(lambda x: grade_record(x[1], f"{path}, record {x[0]}"), some):
-                    for k, v in zip(count, (True, r["correct"], r["extracted"] is None, "gold_unreadable" in r)): count[k] += v
-                    yield r
-        if not count["lines"]: raise AgentArkError(f"{path}: no records in it")
-    write_jsonl(output_path, graded())
-    print(f"{count['correct']} of {count['lines']} correct ({count['correct'] / count['lines']:.1%}), {count['unparsed']} without an answer, {count['unreadable golds']} golds compared by spelling only; written to {output_path}")
+    write_jsonl(output_path, _graded(path, count))
+    print(
+        f"{count['correct']} of {count['lines']} correct ({count['correct'] / count['lines']:.1%}), "
+        f"{count['unparsed']} without an answer, {count['unreadable']} golds compared by spelling only; "
+        f"written to {output_path}"
+    )
     return output_path
 
+# %% ../../nbs/02_grading/03_answers.ipynb #eeba52ce
 @dataclass
 class Grade(Stage):
     "Grade a file of `{kind, gold, pred}` lines."
     input_path: str                          # JSONL; `pred` is a whole reply or a bare answer
     output_path: str | None = neutral(None)  # default: `<name>_graded.jsonl` beside it
-    def run(self) -> Path: return grade_file(self.input_path, self.output_path)
+
+    def run(self) -> Path:
+        return grade_file(self.input_path, self.output_path)

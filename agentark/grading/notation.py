@@ -11,14 +11,25 @@ from fractions import Fraction
 from typing import NamedTuple
 
 # %% ../../nbs/02_grading/00_notation.ipynb #c018c29b
-_PLAIN = re.compile(r"([-+]?) ?\$?((?:[1-9][0-9]{0,2}(?:(?:,[0-9]{3})+|(?: [0-9]{3})+)|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)(?:/([0-9]+))?\.?")
+_PLAIN = re.compile(r"""
+    ([-+]?) [ ]? \$?
+    (
+      (?: [1-9][0-9]{0,2} (?: (?:,[0-9]{3})+ | (?:[ ][0-9]{3})+ )     # groups of three
+        | [0-9]+
+      ) (?:\.[0-9]+)?
+      | \.[0-9]+
+    )
+    (?: /([0-9]+) )? \.?
+""", re.X)
 
+# %% ../../nbs/02_grading/00_notation.ipynb #4a33c66a
 def number(text: str) -> Fraction | None:
     "The exact value of a text that is one plain number (sign, `$`, thousands separators, decimals, `a/b`), else None."
     if not (m := _PLAIN.fullmatch(text.strip().replace("−", "-"))): return None
     digits = m[2].replace(",", "").replace(" ", "")
     try:
-        value = Fraction(int(digits)) if digits.isdigit() else Fraction(digits)   # text is slow to parse as a fraction, and most answers are integers
+        # text is slow to parse as a fraction, and most answers are integers
+        value = Fraction(int(digits)) if digits.isdigit() else Fraction(digits)
         if m[3]: value /= int(m[3])
     except (ValueError, ZeroDivisionError): return None   # more digits than Python converts, or over zero
     return -value if m[1] == "-" else value
@@ -27,29 +38,52 @@ def number(text: str) -> Fraction | None:
 class Unreadable(Exception):
     "This text is not an answer the grammar knows, or it can be read in two ways."
 
-MAX_CHARS, MAX_DEPTH = 1000, 24   # of an answer; a longer or deeper one equals only its own spelling
+MAX_CHARS = 1000   # of an answer: a longer one equals only its own spelling
+MAX_DEPTH = 24     # of brackets and arguments in each other: likewise
 
-_MARKS = str.maketrans({"−": "-", "–": "-", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "÷": "/", "π": r"\pi ", "∞": r"\infty ", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "∪": r"\cup ", "∈": r"\in ",
-    "√": r"\sqrt ", "±": r"\pm ", "°": r"^\circ ", "∅": r"\emptyset ", "ℝ": r"\mathbb{R}", "θ": r"\theta ", "²": "^2", "³": "^3", "½": " 1/2", "¼": " 1/4", "¾": " 3/4", "⅓": " 1/3", "⅔": " 2/3", "’": "'",
-    "€": r"\euro ", "£": r"\pound ", "\u00a0": " ", "\u2009": " "})
-_RESPELL = [(re.compile(p), r) for p, r in [
-    (r"\$\$(.*?)\$\$|\\\[(.*?)\\\]|\\\((.*?)\\\)", lambda m: m[1] or m[2] or m[3] or ""),
-    (r"(?<!\\)\$(?!\s)([^$]*[^\s$\\])\$(?![0-9])", r"\1"),          # a $ that opens and closes mathematics
-    (r"(?<!\\)\$", r"\\$"),                                         # any other is a currency
-    (r"(?<=[0-9])(?:,\\!\s*|\{,\}|,\\,|\\,|\\ )(?=[0-9]{3}(?![0-9]))", ""), # explicit thousands separators
-    (r"\\(?:left|right|[bB]igg?[lrm]?)(?![a-zA-Z])\.?|\\(?:displaystyle|limits)(?![a-zA-Z])|\\!|\\phantom\{[^{}]*\}", ""),
-    (r"(?<!\\)\\[,;:> ]|~|\\q?quad(?![a-zA-Z])", " "),
-    (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"), (r"\\[dt]binom(?![a-zA-Z])", r"\\binom"),
+_CHARACTERS = str.maketrans({
+    "−": "-", "–": "-", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "÷": "/", "±": r"\pm ",
+    "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "∪": r"\cup ", "∈": r"\in ", "∅": r"\emptyset ", "ℝ": r"\mathbb{R}",
+    "π": r"\pi ", "θ": r"\theta ", "∞": r"\infty ", "√": r"\sqrt ", "°": r"^\circ ",
+    "²": "^2", "³": "^3", "’": "'",
+    "½": " 1/2", "¼": " 1/4", "¾": " 3/4", "⅓": " 1/3", "⅔": " 2/3",
+    "€": r"\euro ", "£": r"\pound ", "\u00a0": " ", "\u2009": " ",
+})
+
+# %% ../../nbs/02_grading/00_notation.ipynb #0987f4a0
+def _inner(m: re.Match) -> str:
+    "What a display formula holds."
+    return m[1] or m[2] or m[3] or ""
+
+_SPELLINGS = [(re.compile(pattern, re.X), new) for pattern, new in [
+    (r"\$\$(.*?)\$\$ | \\\[(.*?)\\\] | \\\((.*?)\\\)", _inner),
+    (r"(?<!\\)\$ (?!\s) ([^$]*[^\s$\\]) \$ (?![0-9])", r"\1"),                           # opens and closes mathematics
+    (r"(?<!\\)\$", r"\\$"),                                                              # any other is a currency
+    (r"(?<=[0-9]) (?: ,\\!\s* | \{,\} | ,\\, | \\, | \\[ ] ) (?=[0-9]{3}(?![0-9]))", ""),   # in thousands
+    (r"\\(?:left|right|[bB]igg?[lrm]?)(?![a-zA-Z])\.? | \\(?:displaystyle|limits)(?![a-zA-Z])"
+     r"| \\! | \\phantom\{[^{}]*\}", ""),
+    (r"(?<!\\)\\[,;:>\ ] | ~ | \\q?quad(?![a-zA-Z])", " "),
+    (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
+    (r"\\[dt]binom(?![a-zA-Z])", r"\\binom"),
     (r"\\(?:text(?:bf|it|rm|normal)?|mbox|mathrm|operatorname|rm)\s*\{", r"\\text{"),
-    (r"\\math(?:bf|it|sf|cal)(?![a-zA-Z])", ""), (r"\\(?:leqslant|leq)(?![a-zA-Z])", r"\\le"), (r"\\(?:geqslant|geq)(?![a-zA-Z])", r"\\ge"), (r"\\neq(?![a-zA-Z])", r"\\ne"), (r"\\varnothing", r"\\emptyset"),
-    (r"\^\s*(?:\\circ|\{\s*\\circ\s*\}|\\degree|\{\s*\\degree\s*\})(?![a-zA-Z])|\\degree(?![a-zA-Z])", r"\\deg "),
-    (r"\*\*", "^"), (r"\s+", " ")]]
+    (r"\\math(?:bf|it|sf|cal)(?![a-zA-Z])", ""),
+    (r"\\(?:leqslant|leq)(?![a-zA-Z])", r"\\le"),
+    (r"\\(?:geqslant|geq)(?![a-zA-Z])", r"\\ge"),
+    (r"\\neq(?![a-zA-Z])", r"\\ne"),
+    (r"\\varnothing", r"\\emptyset"),
+    (r"\^\s*(?: \\circ | \{\s*\\circ\s*\} | \\degree | \{\s*\\degree\s*\} )(?![a-zA-Z])"
+     r"| \\degree(?![a-zA-Z])", r"\\deg "),
+    (r"\*\*", "^"),
+    (r"\s+", " "),
+]]
+_NEEDLESS = re.compile(r"(?<![\w}])[ ] | [ ](?![\w{\\])", re.X)   # spaces that separate nothing
 
+# %% ../../nbs/02_grading/00_notation.ipynb #01cc21ae
 def respell(text: str) -> str:
     "The text with LaTeX's alternative spellings brought to one."
-    text = text.translate(_MARKS).strip()
-    for pattern, new in _RESPELL: text = pattern.sub(new, text)
-    return re.sub(r"(?<![\w}]) | (?![\w{\\])", "", text.strip().removesuffix("\\\\")).rstrip(".")
+    text = text.translate(_CHARACTERS).strip()
+    for pattern, new in _SPELLINGS: text = pattern.sub(new, text)
+    return _NEEDLESS.sub("", text.strip().removesuffix("\\\\")).rstrip(".")
 
 # %% ../../nbs/02_grading/00_notation.ipynb #33ff8784
 class Mark(NamedTuple):
@@ -58,69 +92,121 @@ class Mark(NamedTuple):
     text: str
     gap: bool       # white space before it?
 
-_FUNCTIONS = {"sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "ln", "log", "exp", "sqrt", "abs"}
-_GREEK = set("alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau phi varphi chi psi omega Gamma Delta Theta Lambda Sigma Phi Psi Omega ell".split())
-_SHORT_UNITS = set("cm km mm kg mg ml mL ft lb lbs mph kph hr hrs min sec yd pm am kWh Hz rad deg mi cc".split())
-_MARK = re.compile(r"\\text\{(?P<text>[^{}]*)\}|(?P<num>[0-9]*\.[0-9]*\\overline\{[0-9]+\}|[0-9]+(?:\.[0-9]+)?|\.[0-9]+)|(?P<run>[A-Za-z]+)|(?P<cmd>\\[A-Za-z]+|\\[^A-Za-z])|(?P<op><=|>=|!=|[-+*/^_=<>(){}\[\],;:|!%'&])")
-_THOUSANDS = re.compile(r"[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9]|,[0-9])(?:\.[0-9]+)?")
-_SIGNS = {"<=": r"\le", ">=": r"\ge", "!=": r"\ne", r"\lt": "<", r"\gt": ">", r"\times": "*", r"\cdot": "*", r"\ast": "*", r"\div": "/", r"\lbrace": r"\{", r"\rbrace": r"\}", r"\lvert": "|", r"\rvert": "|", r"\vert": "|",
-          r"\lbrack": "[", r"\rbrack": "]", r"\backslash": r"\setminus", r"\prime": "'", r"\%": "%", r"\to": r"\rightarrow"}
+_FUNCTIONS = set("""
+    sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log exp sqrt abs
+""".split())
+_GREEK = set("""
+    alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau
+    phi varphi chi psi omega Gamma Delta Theta Lambda Sigma Phi Psi Omega ell
+""".split())
+_SHORT_UNITS = set("""
+    cm km mm kg mg ml mL ft lb lbs mph kph hr hrs min sec yd pm am kWh Hz rad deg mi cc
+""".split())
 
+# %% ../../nbs/02_grading/00_notation.ipynb #abe4d848
 def _is_word(run: str) -> bool:
-    if len(run) == 2: return run in _SHORT_UNITS or "o" in run.lower()
-    return run in _SHORT_UNITS or (re.search("[aeiouAEIOU]", run) is not None and "".join(sorted(run)) not in "abcdefgh")
+    "Is a run of letters a word, rather than variables in a row?"
+    if run in _SHORT_UNITS: return True
+    if len(run) == 2: return "o" in run.lower()
+    return re.search("[aeiouAEIOU]", run) is not None and "".join(sorted(run)) not in "abcdefgh"
 
 def _run(run: str, gap: bool) -> list[Mark]:
     "The marks of a run of letters."
     if run in ("and", "or"): return [Mark(run, run, gap)]
     if run in _FUNCTIONS: return [Mark("fn", run, gap)]
-    if run.lower() in ("pi", "inf", "infinity"): return [Mark(r"\pi" if run.lower() == "pi" else r"\infty", run, gap)]
+    if run.lower() == "pi": return [Mark(r"\pi", run, gap)]
+    if run.lower() in ("inf", "infinity"): return [Mark(r"\infty", run, gap)]
     if run in _GREEK and len(run) > 2: return [Mark("let", run, gap)]
     if len(run) > 1 and _is_word(run): return [Mark("word", run, gap)]
     return [Mark("let", c, gap and not i) for i, c in enumerate(run)]
 
-def marks(text: str) -> list[Mark]:
-    "The marks of an answer in one spelling; `Unreadable` when a sign is unknown."
-    out, i, depth = [], 0, 0
-    while i < len(text):
-        gap = text[i] == " "
-        i += gap
-        m = _THOUSANDS.match(text, i) if depth == 0 else None     # inside brackets a comma separates: (1,234) is a point
-        if m: out.append(Mark("num", m[0].replace(",", ""), gap)); i = m.end(); continue
-        if not (m := _MARK.match(text, i)): raise Unreadable(f"unknown sign {text[i:i + 1]!r}")
-        kind, s = m.lastgroup, m[m.lastgroup]
-        if kind == "run": out += _run(s, gap)
-        elif kind == "text": out += _text(s.strip(), gap)
-        elif kind == "num": out.append(Mark("num", s, gap))
-        elif kind == "cmd" and s[1:] in _FUNCTIONS: out.append(Mark("fn", s[1:], gap))
-        elif kind == "cmd" and s[1:] in _GREEK: out.append(Mark("let", s[1:], gap))
-        else: s = _SIGNS.get(s, s); out.append(Mark(s, s, gap))
-        depth += (out[-1].kind in ("(", "[", r"\{")) - (out[-1].kind in (")", "]", r"\}")) if out else 0
-        i = m.end()
-    return out
-
+# %% ../../nbs/02_grading/00_notation.ipynb #272ca760
 def _text(s: str, gap: bool) -> list[Mark]:
     r"The marks of `\text{s}`: a separator, a function, a number, or words."
     s = s.strip(" ,")
     if s in ("and", "or"): return [Mark(s, s, gap)]
     if s in _FUNCTIONS: return [Mark("fn", s, gap)]
     if s in ("e", "i"): return [Mark("let", s, gap)]
-    if number(s) is not None: return [Mark("num", s.rstrip("."), gap)] if re.fullmatch(r"[0-9.]+", s) else marks(respell(s))
-    return [Mark("text", s, True)] if s else []
+    if number(s) is None: return [Mark("text", s, True)] if s else []
+    if re.fullmatch(r"[0-9.]+", s): return [Mark("num", s.rstrip("."), gap)]
+    return marks(respell(s))
+
+# %% ../../nbs/02_grading/00_notation.ipynb #285f8f26
+_MARK = re.compile(r"""
+    \\text\{(?P<text>[^{}]*)\}
+  | (?P<num> [0-9]*\.[0-9]*\\overline\{[0-9]+\} | [0-9]+(?:\.[0-9]+)? | \.[0-9]+ )
+  | (?P<run> [A-Za-z]+ )
+  | (?P<cmd> \\[A-Za-z]+ | \\[^A-Za-z] )
+  | (?P<op> <= | >= | != | [-+*/^_=<>(){}\[\],;:|!%'&] )
+""", re.X)
+_THOUSANDS = re.compile(r"[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9]|,[0-9])(?:\.[0-9]+)?")
+_SIGNS = {
+    "<=": r"\le", ">=": r"\ge", "!=": r"\ne", r"\lt": "<", r"\gt": ">",
+    r"\times": "*", r"\cdot": "*", r"\ast": "*", r"\div": "/", r"\%": "%", r"\prime": "'",
+    r"\lbrace": r"\{", r"\rbrace": r"\}", r"\lbrack": "[", r"\rbrack": "]",
+    r"\lvert": "|", r"\rvert": "|", r"\vert": "|", r"\backslash": r"\setminus", r"\to": r"\rightarrow",
+}
+_NESTING = {"(": 1, "[": 1, r"\{": 1, ")": -1, "]": -1, r"\}": -1}
+
+# %% ../../nbs/02_grading/00_notation.ipynb #369b1370
+def _found(kind: str, s: str, gap: bool) -> list[Mark]:
+    "The marks of a match of `_MARK`: its group and text."
+    if kind == "run": return _run(s, gap)
+    if kind == "text": return _text(s.strip(), gap)
+    if kind == "num": return [Mark("num", s, gap)]
+    if kind == "cmd" and s[1:] in _FUNCTIONS: return [Mark("fn", s[1:], gap)]
+    if kind == "cmd" and s[1:] in _GREEK: return [Mark("let", s[1:], gap)]
+    sign = _SIGNS.get(s, s)
+    return [Mark(sign, sign, gap)]
+
+def marks(text: str) -> list[Mark]:
+    "The marks of an answer in one spelling. Raises `Unreadable` when a sign is unknown."
+    out, i, depth = [], 0, 0
+    while i < len(text):
+        gap = text[i] == " "
+        i += gap
+        if depth == 0 and (m := _THOUSANDS.match(text, i)):     # inside brackets a comma separates: (1,234) is a point
+            found = [Mark("num", m[0].replace(",", ""), gap)]
+        elif m := _MARK.match(text, i): found = _found(m.lastgroup, m[m.lastgroup], gap)
+        else: raise Unreadable(f"unknown sign {text[i:i + 1]!r}")
+        out += found
+        if found: depth += _NESTING.get(found[-1].kind, 0)
+        i = m.end()
+    return out
 
 # %% ../../nbs/02_grading/00_notation.ipynb #bc519280
-SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
-NOT_UNITS = set("""not no and or more less fewer than at least most about around nearly plus minus times squared cubed factorial half halve third quarter fourth fifth sixth seventh eighth ninth tenth
-    hundredth thousandth over divided by mod modulo to the power of if for when where each is are was approximately roughly root pi points base remainder""".split())
-_UNITS = {u: name for name, words in {"cm": "centimeter centimetre", "km": "kilometer kilometre", "mm": "millimeter millimetre", "m": "meter metre", "in": "inch inche", "ft": "foot feet", "yd": "yard", "mi": "mile",
-    "deg": r"degree \deg", "$": r"dollar usd \$ buck", "euro": r"eur \euro", "pound sterling": r"gbp \pound", "¢": "cent penny pennie", "%": "percent pct percentage", "h": "hour hr", "min": "minute", "s": "second sec", "g": "gram gramme",
-    "kg": "kilogram", "lb": "pound lbs", "ml": "milliliter millilitre", "l": "liter litre", "rad": "radian", "sq": "square", "cu": "cubic", "mph": "mile/h mi/h"}.items() for u in words.split()}
+SCALES = {
+    "dozen": 12, "hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12,
+}
+NOT_UNITS = set("""
+    not no and or more less fewer than at least most about around nearly approximately roughly if for when where each
+    is are was plus minus times squared cubed factorial divided by over mod modulo to the power of root base remainder
+    half halve third quarter fourth fifth sixth seventh eighth ninth tenth hundredth thousandth pi points
+""".split())
+
+# %% ../../nbs/02_grading/00_notation.ipynb #9c7de4b5
+_NAMES = {
+    "cm": "centimeter centimetre", "km": "kilometer kilometre", "mm": "millimeter millimetre", "m": "meter metre",
+    "in": "inch inche", "ft": "foot feet", "yd": "yard", "mi": "mile",
+    "ml": "milliliter millilitre", "l": "liter litre", "g": "gram gramme", "kg": "kilogram", "lb": "pound lbs",
+    "h": "hour hr", "min": "minute", "s": "second sec", "mph": "mile/h mi/h",
+    "deg": r"degree \deg", "rad": "radian", "%": "percent pct percentage", "sq": "square", "cu": "cubic",
+    "$": r"dollar usd \$ buck", "¢": "cent penny pennie", "euro": r"eur \euro", "pound sterling": r"gbp \pound",
+}
+_UNITS = {}     # each name of a unit -> the one by which it is compared
+for _unit, _words in _NAMES.items(): _UNITS.update(dict.fromkeys(_words.split(), _unit))
+_POWERS = {"sq": "^2", "cu": "^3"}
+
+# %% ../../nbs/02_grading/00_notation.ipynb #e83bb11c
+def _singular(word: str) -> str:
+    "The name of a unit of one word, whose plural ends in s."
+    word = _UNITS.get(word, word)
+    plural = len(word) > 3 and word.endswith("s") and not word.endswith("ss")
+    return _UNITS.get(word[:-1], word[:-1]) if plural else word
 
 def unit_name(words: str) -> str:
     "The name by which a unit is compared: `Square metres` and `m^2` have the same."
     words = words.lower().replace(" per ", "/").replace(".", "").replace("^{2}", "^2").replace("^{3}", "^3")
-    def one(w):
-        w = _UNITS.get(w, w)
-        return _UNITS.get(w[:-1], w[:-1]) if len(w) > 3 and w.endswith("s") and not w.endswith("ss") else w
-    name = re.sub(r"[^\s/^]+", lambda m: one(m[0]), words.strip())
-    return _UNITS.get(name := re.sub(r"\b(sq|cu) (\S+)", lambda m: m[2] + ("^2" if m[1] == "sq" else "^3"), name), name)
+    name = re.sub(r"[^\s/^]+", lambda m: _singular(m[0]), words.strip())
+    name = re.sub(r"\b(sq|cu) (\S+)", lambda m: m[2] + _POWERS[m[1]], name)
+    return _UNITS.get(name, name)
