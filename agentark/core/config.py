@@ -103,8 +103,8 @@ def from_dict(cls,                 # a dataclass
         if key not in known: raise unknown("config key", key, known, f"(in {where})")
     missing = [name for name in required if name not in values]
     if missing: raise AgentArkError(f"{where}: missing {', '.join(missing)}")
-    types = get_type_hints(cls)
-    typed = {key: as_type(value, types[key], key, where) for key, value in values.items()}
+    hints = get_type_hints(cls)
+    typed = {key: as_type(value, hints[key], key, where) for key, value in values.items()}
     return cls(**typed)
 
 # %% ../../nbs/00_core/00_config.ipynb #8e877039
