@@ -101,7 +101,7 @@ def _more_to_come(counts: list[int], blocks: int) -> float:
     if not half: return float("inf")
     new = counts[-1] - counts[-1 - half]
     left = blocks - len(counts)
-    return (2*new + 10)*left/half
+    return (2*new + 10)*max(left/half, 1)
 
 # %% ../../nbs/03_data/01_chains.ipynb #6ed9c307
 def expressions(split: str,        # `pretrain`, `train` or `test`
