@@ -7,9 +7,17 @@ __all__ = ['AgentArkError', 'unknown', 'error_of', 'as_type', 'from_dict', 'read
            'make_folder', 'progress', 'run_async']
 
 # %% ../../nbs/00_core/00_config.ipynb #d7da6ceb
-import asyncio, contextlib, dataclasses, difflib, os, threading, time, types, typing
+import asyncio
+import contextlib
+import dataclasses
+import difflib
+import os
+import threading
+import time
+import types
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import yaml
 
 # %% ../../nbs/00_core/00_config.ipynb #0862a1e8
@@ -23,10 +31,14 @@ def unknown(what: str,    # the kind of thing that was named, e.g. `"method"`
            ) -> AgentArkError:
     "The error for a name that does not exist, with the closest that do."
     options = sorted(map(str, options))
-    close = difflib.get_close_matches(str(name).lower(), [o.lower() for o in options], n=3, cutoff=0.5)
-    close = sorted((o for o in options if o.lower() in close), key=lambda o: close.index(o.lower()))   # the closest first
-    known = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(options)}"
-    return AgentArkError(f"unknown {what} {name!r}: {known}{' ' + hint if hint else ''}")
+    lower = [option.lower() for option in options]
+    close = difflib.get_close_matches(str(name).lower(), lower, n=3, cutoff=0.5)    # the closest first
+    meant = [option for option in options if option.lower() in close]
+    meant.sort(key=lambda option: close.index(option.lower()))
+    known = f"known: {', '.join(options)}"
+    if meant: known = f"did you mean {' or '.join(meant)}?"
+    if hint: known += f" {hint}"
+    return AgentArkError(f"unknown {what} {name!r}: {known}")
 
 # %% ../../nbs/00_core/00_config.ipynb #21c69106
 def error_of(f, *args, kind: type[BaseException] = AgentArkError, **kwargs) -> str:
@@ -40,49 +52,60 @@ def error_of(f, *args, kind: type[BaseException] = AgentArkError, **kwargs) -> s
     except kind as e: return str(e)
     raise AssertionError(f"{getattr(f, '__name__', f)} did not fail")
 
-# %% ../../nbs/00_core/00_config.ipynb #3cda7de1
+# %% ../../nbs/00_core/00_config.ipynb #fb2b5917
 def _fits(value, kind) -> bool:
     "Does `value` have type `kind`? Knows the types configs use: scalars, optional, list, tuple, dict, Literal."
-    origin, args = typing.get_origin(kind), typing.get_args(kind)
-    if kind is typing.Any: return True
-    if origin in (typing.Union, types.UnionType): return any(_fits(value, a) for a in args)
-    if origin is typing.Literal: return value in args
+    origin = get_origin(kind)
+    args = get_args(kind)
+    if kind is Any: return True
+    if origin in (Union, types.UnionType): return any(_fits(value, arg) for arg in args)
+    if origin is Literal: return value in args
     if origin in (list, tuple, dict): return isinstance(value, origin)
-    if kind is float: return isinstance(value, (int, float)) and not isinstance(value, bool)
-    if kind is int: return isinstance(value, int) and not isinstance(value, bool)
+    if isinstance(value, bool) and kind in (int, float): return False
+    if kind is float: return isinstance(value, (int, float))
     return isinstance(value, kind)
 
+# %% ../../nbs/00_core/00_config.ipynb #3cda7de1
 def _read(text: str):
     "What a string says as YAML, where `5e-5` is the number that YAML 1.1 takes for text."
     value = yaml.safe_load(text)
-    try: return float(value) if isinstance(value, str) and value[:1] in "+-.0123456789" else value
+    if not isinstance(value, str) or value[:1] not in "+-.0123456789": return value
+    try: return float(value)
     except ValueError: return value
 
+def _name(kind) -> str:
+    "A type as an error message names it."
+    origin = get_origin(kind)
+    if origin is Literal: return " or ".join(map(str, get_args(kind)))
+    if origin is list: return "a list such as [a, b]"
+    return getattr(kind, "__name__", None) or str(kind)
+
 def as_type(value, kind, key: str, where: str):
-    "`value` as type `kind`, reading strings as YAML where that makes them fit."
-    if isinstance(value, tuple) and typing.get_origin(kind) is list: value = list(value)
-    if value is False and "off" in typing.get_args(kind): value = "off"   # YAML 1.1 reads a bare off as false
-    if not _fits(value, kind) and isinstance(value, str):
-        try: value = _read(value)
-        except yaml.YAMLError: pass
-    if not _fits(value, kind):
-        options = typing.get_args(kind) if typing.get_origin(kind) is typing.Literal else None
-        raise AgentArkError(f"{where}: {key} must be {' or '.join(map(str, options)) if options else 'a list such as [a, b]' if typing.get_origin(kind) is list else getattr(kind, '__name__', None) or kind}, not {value!r}")
+    "`value` as type `kind`, reading strings as YAML where that makes them fit; raises `AgentArkError` if nothing does."
+    if isinstance(value, tuple) and get_origin(kind) is list: value = list(value)
+    if value is False and "off" in get_args(kind): value = "off"   # YAML 1.1 reads a bare off as false
+    if isinstance(value, str) and not _fits(value, kind):
+        with contextlib.suppress(yaml.YAMLError): value = _read(value)
+    if not _fits(value, kind): raise AgentArkError(f"{where}: {key} must be {_name(kind)}, not {value!r}")
     return float(value) if kind is float else value
 
+# %% ../../nbs/00_core/00_config.ipynb #1e81863b
 def from_dict(cls,                 # a dataclass
               values: dict,        # its fields
               where: str="config", # named in errors
              ):
     "An instance of `cls`; unknown keys, wrong types and missing fields raise `AgentArkError`."
     if not isinstance(values, dict): raise AgentArkError(f"{where}: expected `key: value` lines, found {values!r}")
-    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
-    hints = typing.get_type_hints(cls)
+    fields = [f for f in dataclasses.fields(cls) if f.init]
+    known = [f.name for f in fields]
+    required = [f.name for f in fields if f.default is f.default_factory is dataclasses.MISSING]
     for key in values:
-        if key not in fields: raise unknown("config key", key, fields, f"(in {where})")
-    required = [n for n, f in fields.items() if f.default is f.default_factory is dataclasses.MISSING and n not in values]
-    if required: raise AgentArkError(f"{where}: missing {', '.join(required)}")
-    return cls(**{k: as_type(v, hints[k], k, where) for k, v in values.items()})
+        if key not in known: raise unknown("config key", key, known, f"(in {where})")
+    missing = [name for name in required if name not in values]
+    if missing: raise AgentArkError(f"{where}: missing {', '.join(missing)}")
+    hints = get_type_hints(cls)
+    typed = {key: as_type(value, hints[key], key, where) for key, value in values.items()}
+    return cls(**typed)
 
 # %% ../../nbs/00_core/00_config.ipynb #8e877039
 def read_yaml(path) -> dict:
@@ -104,13 +127,15 @@ class Stage:
 
     def identity(self) -> dict:
         "The fields that decide the result; two runs may share an output file only if these agree."
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if not f.metadata.get("neutral")}
+        deciding = [f.name for f in dataclasses.fields(self) if not f.metadata.get("neutral")]
+        return {name: getattr(self, name) for name in deciding}
 
     @classmethod
     def from_params(cls, namespace: dict):
         "An instance from a notebook's variables (`globals()`), as papermill injects them."
         names = [f.name for f in dataclasses.fields(cls)]
-        return from_dict(cls, {n: namespace[n] for n in names if n in namespace}, cls.__name__)
+        given = {name: namespace[name] for name in names if name in namespace}
+        return from_dict(cls, given, cls.__name__)
 
     def to_yaml(self) -> str: return yaml.safe_dump(dataclasses.asdict(self), sort_keys=False)
 
@@ -122,9 +147,11 @@ def cache_dir() -> Path:
 def make_folder(path) -> Path:
     "Create `path` and its parents; a folder that cannot be written is a one-line error."
     path = Path(path)
-    try: path.mkdir(parents=True, exist_ok=True)
-    except OSError as e: raise AgentArkError(f"cannot write to {path}: {e.strerror}; choose another output path") from None
-    if not os.access(path, os.W_OK): raise AgentArkError(f"cannot write to {path}: permission denied; choose another output path")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        problem = None if os.access(path, os.W_OK) else "permission denied"
+    except OSError as e: problem = e.strerror
+    if problem: raise AgentArkError(f"cannot write to {path}: {problem}; choose another output path")
     return path
 
 # %% ../../nbs/00_core/00_config.ipynb #7320fc71
@@ -135,29 +162,38 @@ def progress(iterable=None, **kw):
     try: file = open(target, "w") if target else None
     except OSError: file = None   # the starter is gone: stderr will do
     bar = tqdm(iterable, file=file, dynamic_ncols=True, mininterval=0.5, **kw)
-    bar._time = time.monotonic   # tqdm reads the wall clock, and a bar whose clock is set back stands still until it has caught up
+    bar._time = time.monotonic   # tqdm reads the wall clock, and stands still when that is set back
     bar.start_t = bar.last_print_t = bar._time()
     return bar
 
 # %% ../../nbs/00_core/00_config.ipynb #7d1ac0b5
 def run_async(coroutine):
-    "Run a coroutine to its end and return its result, in a script as in a notebook. A `KeyboardInterrupt` cancels it first, then is raised."
-    cancel, done, out = Future(), threading.Event(), {}
+    """Run a coroutine to its end and return its result, in a script as in a notebook.
+
+    A `KeyboardInterrupt` cancels it first, then is raised.
+    """
+    cancel = Future()   # of the function that cancels it
+    done = threading.Event()
+    out = {}
+
     async def main():
-        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task()
         cancel.set_result(lambda: loop.call_soon_threadsafe(task.cancel))
         return await coroutine
+
     def work():
         try: out["value"] = asyncio.run(main())
         except BaseException as e: out["error"] = e
         finally: done.set()
+
     threading.Thread(target=work, daemon=True).start()
     try:
-        while not done.wait(1): pass   # returning now and then, since the signal may have reached another thread
+        while not done.wait(1): pass   # returns now and then: the signal may have reached another thread
     except KeyboardInterrupt:
         with contextlib.suppress(RuntimeError): cancel.result()()   # RuntimeError: it has just ended by itself
         done.wait()
-        if isinstance(out.get("error"), AgentArkError): raise out["error"]   # it could not even wind up: a full disk, say
+        if isinstance(out.get("error"), AgentArkError): raise out["error"] from None   # clean-up failed: a full disk
         raise
     if "error" in out: raise out["error"]
     return out["value"]

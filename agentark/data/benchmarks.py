@@ -6,13 +6,14 @@
 __all__ = ['BENCHMARKS', 'Split', 'Benchmark', 'shuffled']
 
 # %% ../../nbs/03_data/00_benchmarks.ipynb #35c74bde
-import random, re
+import random
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from ..grading.answers import boxed
 from ..core.config import AgentArkError
 from ..core.records import stable_hash
+from ..grading.answers import boxed
 
 # %% ../../nbs/03_data/00_benchmarks.ipynb #2a56e58b
 @dataclass(frozen=True)
@@ -20,14 +21,14 @@ class Split:
     "One split of a benchmark."
     hub: str                     # its name on the hub
     size: int                    # questions, as published
-    files: tuple[str, ...] = ()  # the official release's files, as globs below the dataset's folder; `<split>.json[l]` is always looked for
+    files: tuple[str, ...] = ()  # of the official release, as globs; `<split>.json[l]` is always looked for
 
 @dataclass(frozen=True)
 class Benchmark:
     "Where a dataset lives and how one of its rows becomes questions."
     kind: str                             # of its answers, as in `Query`
     row: Callable                         # row -> the fields of a `Query`, or a list of them
-    hub: dict                             # arguments of `datasets.load_dataset`, without the split; or the `url` of JSON lines
+    hub: dict                             # arguments of `datasets.load_dataset` but the split; or `url` of JSON lines
     splits: dict[str, Split]              # by our name: train, validation, test
     aliases: tuple[str, ...] = ()         # other names of the dataset and of its folder
     shuffle: bool = False                 # does the release list the right option first?
@@ -46,11 +47,15 @@ def _after(text: str, mark: str) -> str:
 
 def _letter(index: int) -> str: return chr(65 + index)
 
-def _tags(*labels) -> list[str]: return [str(label).strip() for label in labels if label and str(label).strip()]
+def _tags(*labels) -> list[str]:
+    "Labels as strings, without empty ones."
+    texts = [str(label).strip() for label in labels if label]
+    return [text for text in texts if text]
 
 # %% ../../nbs/03_data/00_benchmarks.ipynb #a54cc348
 def _gsm8k(row: dict) -> dict:
-    return {"query": row["question"].strip(), "gt": _after(row["answer"], "####").replace(",", "")}
+    answer = _after(row["answer"], "####")
+    return {"query": row["question"].strip(), "gt": answer.replace(",", "")}
 
 def _boxed(solution: str) -> str:
     r"The last `\boxed{...}` of a solution, also where it is written `\fbox{...}` or `\boxed 5`."
@@ -59,143 +64,386 @@ def _boxed(solution: str) -> str:
     return boxed(text) or (bare[-1] if bare else "")
 
 def _math(row: dict) -> dict:
-    return {"query": row["problem"].strip(), "gt": row.get("answer") or _boxed(row["solution"]), "tag": _tags(row.get("type") or row.get("subject"), row.get("level"))}
+    subject = row.get("type") or row.get("subject")
+    return {
+        "query": row["problem"].strip(),
+        "gt": row.get("answer") or _boxed(row["solution"]),
+        "tag": _tags(subject, row.get("level")),
+    }
 
 def _metamath(row: dict) -> dict:
-    return {"query": row["query"].strip(), "gt": _after(row["response"], "The answer is:"), "tag": _tags(row.get("type"))}
+    return {
+        "query": row["query"].strip(),
+        "gt": _after(row["response"], "The answer is:"),
+        "tag": _tags(row.get("type")),
+    }
 
 # %% ../../nbs/03_data/00_benchmarks.ipynb #53eea75a
-def _gsm_hard(row: dict) -> dict: return {"query": row["input"].strip(), "gt": _digits(row["target"])}
+def _gsm_hard(row: dict) -> dict:
+    return {"query": row["input"].strip(), "gt": _digits(row["target"])}
 
 def _svamp(row: dict) -> dict:
     body = row["Body"].strip()
-    return {"query": f"{body}{'' if body[-1:] in '.?!' else '.'} {row['Question'].strip()}".strip(), "gt": _digits(row["Answer"]), "tag": _tags(row.get("Type"))}
+    if body[-1:] not in ".?!": body += "."
+    return {
+        "query": f"{body} {row['Question'].strip()}".strip(),
+        "gt": _digits(row["Answer"]),
+        "tag": _tags(row.get("Type")),
+    }
 
 def _scibench(row: dict) -> dict:
+    query = row["problem_text"].strip()
     unit = (row.get("unit") or "").strip()
-    return {"query": row["problem_text"].strip() + (f"\n\nGive the number x for which the result is x {unit}." if unit else ""), "gt": str(row["answer_number"]).strip(), "tag": _tags(row.get("source"))}
+    if unit: query += f"\n\nGive the number x for which the result is x {unit}."
+    return {"query": query, "gt": str(row["answer_number"]).strip(), "tag": _tags(row.get("source"))}
 
-def _aime(row: dict) -> dict: return {"query": row["Problem"].strip(), "gt": str(int(row["Answer"])), "tag": _tags(row.get("ID"))}
+def _aime(row: dict) -> dict:
+    return {"query": row["Problem"].strip(), "gt": str(int(row["Answer"])), "tag": _tags(row.get("ID"))}
 
 # %% ../../nbs/03_data/00_benchmarks.ipynb #ccb4fb6f
 def _aqua(row: dict) -> dict:
-    return {"query": row["question"].strip(), "choices": [re.sub(r"^\s*[A-E]\s*\)\s*", "", o) for o in row["options"]], "gt": row["correct"].strip()}
+    return {
+        "query": row["question"].strip(),
+        "choices": [re.sub(r"^\s*[A-E]\s*\)\s*", "", option) for option in row["options"]],
+        "gt": row["correct"].strip(),
+    }
 
 def _medqa(row: dict) -> dict:
-    options = {k: v for k, v in row["options"].items() if v is not None}
-    return {"query": row["question"].strip(), "choices": [options[k] for k in sorted(options)], "gt": row["answer_idx"].strip(), "tag": _tags(row.get("meta_info"))}
+    options = {letter: text for letter, text in row["options"].items() if text is not None}
+    return {
+        "query": row["question"].strip(),
+        "choices": [options[letter] for letter in sorted(options)],
+        "gt": row["answer_idx"].strip(),
+        "tag": _tags(row.get("meta_info")),
+    }
 
 def _mmlu(row: dict) -> dict:
     gold = row["answer"] if isinstance(row["answer"], str) else _letter(row["answer"])
-    subject = row.get("subject") or re.sub(r"_(test|val|dev)$", "", row.get("file", ""))
-    return {"query": row["question"].strip(), "choices": [str(c) for c in row.get("choices") or [row[k] for k in "ABCD"]], "gt": gold.strip(), "tag": _tags(subject)}
+    choices = row.get("choices") or [row[letter] for letter in "ABCD"]
+    return {
+        "query": row["question"].strip(),
+        "choices": list(map(str, choices)),
+        "gt": gold.strip(),
+        "tag": _tags(row.get("subject") or re.sub(r"_(test|val|dev)$", "", row.get("file", ""))),
+    }
 
-def _mmlu_pro(row: dict) -> dict: return {"query": row["question"].strip(), "choices": list(row["options"]), "gt": row["answer"].strip(), "tag": _tags(row.get("category"))}
+def _mmlu_pro(row: dict) -> dict:
+    return {
+        "query": row["question"].strip(),
+        "choices": list(row["options"]),
+        "gt": row["answer"].strip(),
+        "tag": _tags(row.get("category")),
+    }
 
 # %% ../../nbs/03_data/00_benchmarks.ipynb #da64a077
 def _cop_to_letters(rows) -> list[dict]:
-    "MedMCQA's rows with `cop` as a letter, whether the file counts from 0 or from 1; raises `AgentArkError` when it does not tell."
+    """MedMCQA's rows with `cop` as a letter, whether the file counts from 0 or from 1.
+
+    Raises `AgentArkError` when it does not tell.
+    """
     rows = list(rows)
     found = {row.get("cop", -1) for row in rows}
     if found & {-1, None}:
-        raise AgentArkError(f"MedMCQA: the answers of this file are hidden (cop is -1 or missing); use the validation split; found {', '.join(rows[0])}")
+        raise AgentArkError(
+            "MedMCQA: the answers of this file are hidden (cop is -1 or missing); use the validation split; "
+            f"found {', '.join(rows[0])}"
+        )
     first = 1 if 4 in found else 0
     if not found <= set(range(first, first + 4)) or not found & {0, 4}:
-        raise AgentArkError(f"MedMCQA: cannot tell whether cop counts from 0 or from 1 (it takes the values {', '.join(sorted(map(str, found)))}); use the whole file")
+        values = ", ".join(sorted(map(str, found)))
+        raise AgentArkError(
+            f"MedMCQA: cannot tell whether cop counts from 0 or from 1 (it takes the values {values}); "
+            "use the whole file"
+        )
     return [{**row, "cop": _letter(row["cop"] - first)} for row in rows]
 
 def _medmcqa(row: dict) -> dict:
-    return {"query": row["question"].strip(), "choices": [row[k] for k in ("opa", "opb", "opc", "opd")], "gt": row["cop"], "tag": _tags(row.get("subject_name"), row.get("choice_type"))}
+    return {
+        "query": row["question"].strip(),
+        "choices": [row[k] for k in ("opa", "opb", "opc", "opd")],
+        "gt": row["cop"],
+        "tag": _tags(row.get("subject_name"), row.get("choice_type")),
+    }
 
 # %% ../../nbs/03_data/00_benchmarks.ipynb #a1f6d2c1
 def _gpqa(row: dict) -> dict:
-    options = [row["Correct Answer"], *(row[f"Incorrect Answer {i}"] for i in (1, 2, 3))]
-    return {"query": row["Question"].strip(), "choices": [o.strip() for o in options], "gt": "A", "tag": _tags(row.get("High-level domain"), row.get("Subdomain"))}
+    columns = ("Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
+    return {
+        "query": row["Question"].strip(),
+        "choices": [row[column].strip() for column in columns],
+        "gt": "A",
+        "tag": _tags(row.get("High-level domain"), row.get("Subdomain")),
+    }
 
 def shuffled(fields: dict, seed: int) -> dict:
-    "The same question with its options in an order that depends on `seed` and its text alone, and the gold letter moved along."
-    order = list(range(len(fields["choices"])))
+    "The same question with options in an order that depends on `seed` and its text alone; the gold letter moves along."
+    choices = fields["choices"]
+    order = list(range(len(choices)))
     random.Random(stable_hash(seed, fields["query"])).shuffle(order)
-    return {**fields, "choices": [fields["choices"][i] for i in order], "gt": _letter(order.index(ord(fields["gt"]) - 65))}
+    gold = ord(fields["gt"]) - ord("A")
+    return {**fields, "choices": [choices[i] for i in order], "gt": _letter(order.index(gold))}
 
 # %% ../../nbs/03_data/00_benchmarks.ipynb #5c89a064
 def _hotpotqa(row: dict) -> dict:
     given = row.get("context") or []
-    paragraphs = zip(given["title"], given["sentences"]) if isinstance(given, dict) else given
-    context = "\n\n".join(f"{title}\n{''.join(sentences).strip()}" for title, sentences in paragraphs)
-    return {"query": row["question"].strip(), "gt": row["answer"].strip(), "context": context or None, "tag": _tags(row.get("type"), row.get("level"), not context and "closed-book")}
+    if isinstance(given, dict): given = zip(given["title"], given["sentences"])
+    paragraphs = [f"{title}\n{''.join(sentences).strip()}" for title, sentences in given]
+    return {
+        "query": row["question"].strip(),
+        "gt": row["answer"].strip(),
+        "context": "\n\n".join(paragraphs) or None,
+        "tag": _tags(row.get("type"), row.get("level"), not paragraphs and "closed-book"),
+    }
 
 # %% ../../nbs/03_data/00_benchmarks.ipynb #9118ed61
 def _records(table) -> list[dict]:
     "Records from a list of them, or from the record of lists that the hub makes of it."
-    return [dict(zip(table, values)) for values in zip(*table.values())] if isinstance(table, dict) else table
+    if not isinstance(table, dict): return table
+    return [dict(zip(table, values)) for values in zip(*table.values())]
 
-def _qasper_answer(a: dict) -> tuple[str, str]:
+def _qasper_answer(answer: dict) -> tuple[str, str]:
     "One annotator's answer and its type."
-    if a["unanswerable"]: return "Unanswerable", "unanswerable"
-    if spans := [s.strip() for s in a["extractive_spans"] if s.strip()]: return ", ".join(spans), "extractive"
-    if a["free_form_answer"].strip(): return a["free_form_answer"].strip(), "abstractive"
-    return ("Unanswerable", "unanswerable") if a["yes_no"] is None else ("Yes" if a["yes_no"] else "No", "yes/no")
+    if answer["unanswerable"]: return "Unanswerable", "unanswerable"
+    spans = [span.strip() for span in answer["extractive_spans"]]
+    if any(spans): return ", ".join(filter(None, spans)), "extractive"
+    text = answer["free_form_answer"].strip()
+    if text: return text, "abstractive"
+    if answer["yes_no"] is None: return "Unanswerable", "unanswerable"
+    return "Yes" if answer["yes_no"] else "No", "yes/no"
+
+def _qasper_question(qa: dict, context: str) -> dict:
+    answers = [_qasper_answer(annotation["answer"]) for annotation in _records(qa["answers"])]
+    answered = [answer for answer in answers if answer[1] != "unanswerable"]
+    gold, kind = (answered or answers)[0]
+    return {
+        "query": qa["question"].strip(),
+        "gt": gold,
+        "golds": list(dict.fromkeys(text for text, _ in answers)),
+        "context": context,
+        "tag": [kind],
+    }
 
 def _qasper(row: dict) -> list[dict]:
-    sections = [[s["section_name"], *s["paragraphs"]] for s in _records(row["full_text"])]
-    context = "\n\n".join(p.strip() for p in [row["title"], row["abstract"], *sum(sections, [])] if p and p.strip())
-    out = []
-    for qa in _records(row["qas"]):
-        answers = [_qasper_answer(a["answer"]) for a in _records(qa["answers"])]
-        gold, how = next((a for a in answers if a[1] != "unanswerable"), answers[0])
-        out.append({"query": qa["question"].strip(), "gt": gold, "golds": list(dict.fromkeys(a for a, _ in answers)), "context": context, "tag": [how]})
-    return out
+    texts = [row["title"], row["abstract"]]
+    for section in _records(row["full_text"]): texts += [section["section_name"], *section["paragraphs"]]
+    context = "\n\n".join(text.strip() for text in texts if text and text.strip())
+    return [_qasper_question(qa, context) for qa in _records(row["qas"])]
 
 # %% ../../nbs/03_data/00_benchmarks.ipynb #138b40cb
 def _qmsum(row: dict) -> list[dict]:
-    transcript = "\n".join(f"{turn['speaker']}: {turn['content'].strip()}" for turn in row["meeting_transcripts"])
-    return [{"query": q["query"].strip(), "gt": q["answer"].strip(), "context": transcript, "tag": [scope]} for scope in ("general", "specific") for q in row[f"{scope}_query_list"]]
+    turns = [f"{turn['speaker']}: {turn['content'].strip()}" for turn in row["meeting_transcripts"]]
+    transcript = "\n".join(turns)
+    questions = []
+    for scope in ("general", "specific"):
+        for q in row[f"{scope}_query_list"]:
+            fields = {"query": q["query"].strip(), "gt": q["answer"].strip(), "context": transcript, "tag": [scope]}
+            questions.append(fields)
+    return questions
 
 # %% ../../nbs/03_data/00_benchmarks.ipynb #390135a9
+def _truthfulqa_csv(row: dict) -> dict:
+    "A row of the authors' CSV as on the hub."
+    return {
+        "question": row["Question"],
+        "best_answer": row["Best Answer"],
+        "correct_answers": row["Correct Answers"].split(";"),
+        "incorrect_answers": row["Incorrect Answers"].split(";"),
+        "category": row.get("Category"),
+        "type": row.get("Type"),
+    }
+
 def _truthfulqa(row: dict) -> dict:
-    if "Question" in row:  # the authors' CSV
-        row = {"question": row["Question"], "best_answer": row["Best Answer"], "category": row.get("Category"), "type": row.get("Type"),
-               **{f"{k}_answers": row[f"{k.title()} Answers"].split(";") for k in ("correct", "incorrect")}}
+    if "Question" in row: row = _truthfulqa_csv(row)
     gold = row["best_answer"].strip()
-    return {"query": row["question"].strip(), "gt": gold, "golds": list(dict.fromkeys([gold, *_tags(*row["correct_answers"])])), "wrongs": _tags(*row["incorrect_answers"]),
-            "tag": _tags(row.get("category"), row.get("type"))}
+    return {
+        "query": row["question"].strip(),
+        "gt": gold,
+        "golds": list(dict.fromkeys([gold, *_tags(*row["correct_answers"])])),
+        "wrongs": _tags(*row["incorrect_answers"]),
+        "tag": _tags(row.get("category"), row.get("type")),
+    }
 
 # %% ../../nbs/03_data/00_benchmarks.ipynb #c3231e5b
-def _humaneval(row: dict) -> dict: return {"query": row["prompt"].strip(), "gt": f"{row['test'].strip()}\n\ncheck({row['entry_point']})\n", "tag": _tags(row.get("task_id"))}
+def _humaneval(row: dict) -> dict:
+    return {
+        "query": row["prompt"].strip(),
+        "gt": f"{row['test'].strip()}\n\ncheck({row['entry_point']})\n",
+        "tag": _tags(row.get("task_id")),
+    }
+
+def _mbpp_split(number: int) -> str:
+    "The split of a task of MBPP."
+    if number <= 10: return "prompt"
+    if number <= 510: return "test"
+    return "validation" if number <= 600 else "train"
 
 def _mbpp(row: dict) -> dict:
-    tests, number = "\n".join(row["test_list"]), row["task_id"]
-    split = "prompt" if number <= 10 else "test" if number <= 510 else "validation" if number <= 600 else "train"
-    return {"query": f"{row['text'].strip()}\n\nThe following must hold:\n{tests}", "gt": f"{row.get('test_setup_code') or ''}\n{tests}\n".lstrip(), "tag": _tags(f"MBPP/{number}"), "split": split}
+    number = row["task_id"]
+    tests = "\n".join(row["test_list"])
+    setup = row.get("test_setup_code") or ""
+    return {
+        "query": f"{row['text'].strip()}\n\nThe following must hold:\n{tests}",
+        "gt": f"{setup}\n{tests}\n".lstrip(),
+        "tag": [f"MBPP/{number}"],
+        "split": _mbpp_split(number),
+    }
 
 # %% ../../nbs/03_data/00_benchmarks.ipynb #114a1ff7
 BENCHMARKS = {
-    "GSM8K": Benchmark("math", _gsm8k, {"path": "openai/gsm8k", "name": "main"}, {"train": Split("train", 7473), "test": Split("test", 1319)}),
-    "MATH": Benchmark("math", _math, {"path": "DigitalLearningGmbH/MATH-lighteval"}, {"train": Split("train", 7500, ("train/*/*.json",)), "test": Split("test", 5000, ("test/*/*.json",))},
-                      ("hendrycks_math", "competition_math", "MATH-lighteval")),
-    "MATH-500": Benchmark("math", _math, {"path": "HuggingFaceH4/MATH-500"}, {"test": Split("test", 500, ("test500.jsonl", "math_splits/test.jsonl"))}),
-    "MetaMathQA": Benchmark("math", _metamath, {"path": "meta-math/MetaMathQA"}, {"train": Split("train", 395000, ("MetaMathQA-395K.json",))}),
-    "GSM-Hard": Benchmark("math", _gsm_hard, {"path": "reasoning-machines/gsm-hard"}, {"test": Split("train", 1319, ("gsmhardv2.jsonl", "gsmhard.jsonl"))}),
-    "SVAMP": Benchmark("math", _svamp, {"path": "ChilleD/SVAMP"}, {"test": Split("train+test", 1000, ("SVAMP.json",))}),
-    "SciBench": Benchmark("math", _scibench, {"path": "xw27/scibench"}, {"test": Split("train", 692, ("dataset/original/*.json",))}),
-    "AIME-2024": Benchmark("math", _aime, {"path": "Maxwell-Jia/AIME_2024"}, {"test": Split("train", 30, ("aime_2024_problems.parquet", "aime*2024*.jsonl"))}, ("AIME24",)),
-    "AQUA-RAT": Benchmark("choice", _aqua, {"path": "deepmind/aqua_rat", "name": "raw"}, {"train": Split("train", 97467), "validation": Split("validation", 254), "test": Split("test", 254)}, ("AQuA",)),
-    "MedMCQA": Benchmark("choice", _medmcqa, {"path": "openlifescienceai/medmcqa"}, {"train": Split("train", 182822), "validation": Split("validation", 4183)}, prepare=_cop_to_letters),
-    "MedQA": Benchmark("choice", _medqa, {"path": "GBaker/MedQA-USMLE-4-options"}, {s: Split(s, n, (f"questions/US/4_options/phrases_no_exclude_{s}.jsonl", f"phrases_no_exclude_{s}.jsonl"))
-                       for s, n in (("train", 10178), ("test", 1273))}, ("MedQA-USMLE", "MedQA-USMLE-4-options")),
-    "MMLU": Benchmark("choice", _mmlu, {"path": "cais/mmlu", "name": "all"}, {s: Split(s, n, (f"data/{f}/*.csv", f"{f}/*.csv")) for s, f, n in (("dev", "dev", 285), ("validation", "val", 1531), ("test", "test", 14042))},
-                      columns=("question", "A", "B", "C", "D", "answer")),
-    "MMLU-Pro": Benchmark("choice", _mmlu_pro, {"path": "TIGER-Lab/MMLU-Pro"}, {"validation": Split("validation", 70), "test": Split("test", 12032)}),
-    "GPQA": Benchmark("choice", _gpqa, {"path": "Idavidrein/gpqa", "name": "gpqa_main"}, {"test": Split("train", 448, ("gpqa_main.csv", "dataset/gpqa_main.csv"))}, shuffle=True),
-    "GPQA-Diamond": Benchmark("choice", _gpqa, {"path": "Idavidrein/gpqa", "name": "gpqa_diamond"}, {"test": Split("train", 198, ("gpqa_diamond.csv", "gpqa/gpqa_diamond.csv", "gpqa/dataset/gpqa_diamond.csv"))}, shuffle=True),
-    "HotpotQA": Benchmark("short", _hotpotqa, {"path": "hotpotqa/hotpot_qa", "name": "distractor"}, {"train": Split("train", 90447, ("hotpot_train_v1.1.json",)),
-                          "validation": Split("validation", 7405, ("hotpot_dev_distractor_v1.json", "hotpot_dev_v1_simplified.json"))}, ("hotpot", "hotpot_qa")),
-    "QASPER": Benchmark("short", _qasper, {"path": "parquet", "data_files": "hf://datasets/allenai/qasper@refs/convert/parquet/qasper/{split}/*.parquet"}, {"train": Split("train", 2593, ("qasper-train-v0.3.json",)),
-                        "validation": Split("validation", 1005, ("qasper-dev-v0.3.json", "qasper_sample_small.json")), "test": Split("test", 1451, ("qasper-test-v0.3.json",))}),
-    "QMSum": Benchmark("summary", _qmsum, {"url": "https://raw.githubusercontent.com/Yale-LILY/QMSum/main/data/ALL/jsonl/{split}.jsonl"},
-                       {s: Split(f, n, (f"data/ALL/jsonl/{f}.jsonl",)) for s, f, n in (("train", "train", 1257), ("validation", "val", 272), ("test", "test", 279))}),
-    "TruthfulQA": Benchmark("open", _truthfulqa, {"path": "truthfulqa/truthful_qa", "name": "generation"}, {"validation": Split("validation", 817, ("TruthfulQA.csv",))}, ("truthful_qa",)),
-    "HumanEval": Benchmark("code", _humaneval, {"path": "openai/openai_humaneval"}, {"test": Split("test", 164, ("HumanEval.jsonl", "HumanEval.jsonl.gz", "data/HumanEval.jsonl.gz"))}, ("openai_humaneval", "human-eval")),
-    "MBPP": Benchmark("code", _mbpp, {"path": "google-research-datasets/mbpp", "name": "full"}, {s: Split(s, n, ("mbpp.jsonl",)) for s, n in (("train", 374), ("validation", 90), ("test", 500))}),
+    "GSM8K": Benchmark(
+        "math", _gsm8k, {"path": "openai/gsm8k", "name": "main"},
+        splits={"train": Split("train", 7473), "test": Split("test", 1319)},
+    ),
+    "MATH": Benchmark(
+        "math", _math, {"path": "DigitalLearningGmbH/MATH-lighteval"},
+        splits={
+            "train": Split("train", 7500, ("train/*/*.json",)),
+            "test": Split("test", 5000, ("test/*/*.json",)),
+        },
+        aliases=("hendrycks_math", "competition_math", "MATH-lighteval"),
+    ),
+    "MATH-500": Benchmark(
+        "math", _math, {"path": "HuggingFaceH4/MATH-500"},
+        splits={"test": Split("test", 500, ("test500.jsonl", "math_splits/test.jsonl"))},
+    ),
+    "MetaMathQA": Benchmark(
+        "math", _metamath, {"path": "meta-math/MetaMathQA"},
+        splits={"train": Split("train", 395000, ("MetaMathQA-395K.json",))},
+    ),
+    "GSM-Hard": Benchmark(
+        "math", _gsm_hard, {"path": "reasoning-machines/gsm-hard"},
+        splits={"test": Split("train", 1319, ("gsmhardv2.jsonl", "gsmhard.jsonl"))},
+    ),
+    "SVAMP": Benchmark(
+        "math", _svamp, {"path": "ChilleD/SVAMP"},
+        splits={"test": Split("train+test", 1000, ("SVAMP.json",))},
+    ),
+    "SciBench": Benchmark(
+        "math", _scibench, {"path": "xw27/scibench"},
+        splits={"test": Split("train", 692, ("dataset/original/*.json",))},
+    ),
+    "AIME-2024": Benchmark(
+        "math", _aime, {"path": "Maxwell-Jia/AIME_2024"},
+        splits={"test": Split("train", 30, ("aime_2024_problems.parquet", "aime*2024*.jsonl"))},
+        aliases=("AIME24",),
+    ),
+}
+
+# %% ../../nbs/03_data/00_benchmarks.ipynb #858cb949
+def _medqa_split(name: str, size: int) -> Split:
+    file = f"phrases_no_exclude_{name}.jsonl"
+    return Split(name, size, (f"questions/US/4_options/{file}", file))
+
+def _mmlu_split(name: str, size: int, folder: str) -> Split:
+    return Split(name, size, (f"data/{folder}/*.csv", f"{folder}/*.csv"))
+
+BENCHMARKS |= {
+    "AQUA-RAT": Benchmark(
+        "choice", _aqua, {"path": "deepmind/aqua_rat", "name": "raw"},
+        splits={
+            "train": Split("train", 97467),
+            "validation": Split("validation", 254),
+            "test": Split("test", 254),
+        },
+        aliases=("AQuA",),
+    ),
+    "MedMCQA": Benchmark(
+        "choice", _medmcqa, {"path": "openlifescienceai/medmcqa"},
+        splits={"train": Split("train", 182822), "validation": Split("validation", 4183)},
+        prepare=_cop_to_letters,
+    ),
+    "MedQA": Benchmark(
+        "choice", _medqa, {"path": "GBaker/MedQA-USMLE-4-options"},
+        splits={"train": _medqa_split("train", 10178), "test": _medqa_split("test", 1273)},
+        aliases=("MedQA-USMLE", "MedQA-USMLE-4-options"),
+    ),
+    "MMLU": Benchmark(
+        "choice", _mmlu, {"path": "cais/mmlu", "name": "all"},
+        splits={
+            "dev": _mmlu_split("dev", 285, "dev"),
+            "validation": _mmlu_split("validation", 1531, "val"),
+            "test": _mmlu_split("test", 14042, "test"),
+        },
+        columns=("question", "A", "B", "C", "D", "answer"),
+    ),
+    "MMLU-Pro": Benchmark(
+        "choice", _mmlu_pro, {"path": "TIGER-Lab/MMLU-Pro"},
+        splits={"validation": Split("validation", 70), "test": Split("test", 12032)},
+    ),
+}
+
+# %% ../../nbs/03_data/00_benchmarks.ipynb #859ffef1
+_DIAMOND = ("gpqa_diamond.csv", "gpqa/gpqa_diamond.csv", "gpqa/dataset/gpqa_diamond.csv")
+
+BENCHMARKS |= {
+    "GPQA": Benchmark(
+        "choice", _gpqa, {"path": "Idavidrein/gpqa", "name": "gpqa_main"},
+        splits={"test": Split("train", 448, ("gpqa_main.csv", "dataset/gpqa_main.csv"))},
+        shuffle=True,
+    ),
+    "GPQA-Diamond": Benchmark(
+        "choice", _gpqa, {"path": "Idavidrein/gpqa", "name": "gpqa_diamond"},
+        splits={"test": Split("train", 198, _DIAMOND)},
+        shuffle=True,
+    ),
+    "HotpotQA": Benchmark(
+        "short", _hotpotqa, {"path": "hotpotqa/hotpot_qa", "name": "distractor"},
+        splits={
+            "train": Split("train", 90447, ("hotpot_train_v1.1.json",)),
+            "validation": Split("validation", 7405, (
+                "hotpot_dev_distractor_v1.json",
+                "hotpot_dev_v1_simplified.json",
+            )),
+        },
+        aliases=("hotpot", "hotpot_qa"),
+    ),
+}
+
+# %% ../../nbs/03_data/00_benchmarks.ipynb #3b463982
+_QASPER = "hf://datasets/allenai/qasper@refs/convert/parquet/qasper/{split}/*.parquet"
+_QMSUM = "https://raw.githubusercontent.com/Yale-LILY/QMSum/main/data/ALL/jsonl/{split}.jsonl"
+
+def _qmsum_split(name: str, size: int) -> Split: return Split(name, size, (f"data/ALL/jsonl/{name}.jsonl",))
+
+BENCHMARKS |= {
+    "QASPER": Benchmark(
+        "short", _qasper, {"path": "parquet", "data_files": _QASPER},
+        splits={
+            "train": Split("train", 2593, ("qasper-train-v0.3.json",)),
+            "validation": Split("validation", 1005, ("qasper-dev-v0.3.json", "qasper_sample_small.json")),
+            "test": Split("test", 1451, ("qasper-test-v0.3.json",)),
+        },
+    ),
+    "QMSum": Benchmark(
+        "summary", _qmsum, {"url": _QMSUM},
+        splits={
+            "train": _qmsum_split("train", 1257),
+            "validation": _qmsum_split("val", 272),
+            "test": _qmsum_split("test", 279),
+        },
+    ),
+    "TruthfulQA": Benchmark(
+        "open", _truthfulqa, {"path": "truthfulqa/truthful_qa", "name": "generation"},
+        splits={"validation": Split("validation", 817, ("TruthfulQA.csv",))},
+        aliases=("truthful_qa",),
+    ),
+}
+
+# %% ../../nbs/03_data/00_benchmarks.ipynb #0ffe1a30
+_HUMANEVAL = ("HumanEval.jsonl", "HumanEval.jsonl.gz", "data/HumanEval.jsonl.gz")
+
+BENCHMARKS |= {
+    "HumanEval": Benchmark(
+        "code", _humaneval, {"path": "openai/openai_humaneval"},
+        splits={"test": Split("test", 164, _HUMANEVAL)},
+        aliases=("openai_humaneval", "human-eval"),
+    ),
+    "MBPP": Benchmark(
+        "code", _mbpp, {"path": "google-research-datasets/mbpp", "name": "full"},
+        splits={
+            "train": Split("train", 374, ("mbpp.jsonl",)),
+            "validation": Split("validation", 90, ("mbpp.jsonl",)),
+            "test": Split("test", 500, ("mbpp.jsonl",)),
+        },
+    ),
 }

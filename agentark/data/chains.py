@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['SPLITS', 'add', 'operations', 'gold_steps', 'steps_in', 'written', 'step_labels', 'split_of', 'in_range',
-           'expression_of', 'expressions', 'load_chains', 'ask']
+           'expression_of', 'distinct', 'expressions', 'ask', 'load_chains']
 
 # %% ../../nbs/03_data/01_chains.ipynb #6b10872d
 import re
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from ..core.config import AgentArkError, unknown
 from ..core.records import Query, stable_hash, stable_id
@@ -22,61 +23,142 @@ def add(left: int, sign: str, right: int) -> int:
 def operations(expression: str) -> tuple[int, list[tuple]]:
     "The first number of `27 + 15 - 4`, and what is done to it: `27, [('+', 15), ('-', 4)]`."
     first, *rest = expression.split()
-    return int(first), [(sign, int(n)) for sign, n in zip(rest[::2], rest[1::2])]
+    signs, numbers = rest[::2], rest[1::2]
+    return int(first), [(sign, int(n)) for sign, n in zip(signs, numbers)]
 
 def gold_steps(expression: str) -> list[tuple]:
     "Every step of the solution as `(left, sign, right, result)`."
     left, ops = operations(expression)
     steps = []
-    for sign, right in ops: steps.append((left, sign, right, left := add(left, sign, right)))
+    for sign, right in ops:
+        result = add(left, sign, right)
+        steps.append((left, sign, right, result))
+        left = result
     return steps
 
+# %% ../../nbs/03_data/01_chains.ipynb #162a6344
 def steps_in(text: str) -> list[tuple]:
     "The steps that a text shows, in order, right or wrong."
-    return [(int(a), sign, int(b), int(c)) for a, sign, b, c in _STEP.findall(text)]
+    steps = []
+    for left, sign, right, result in _STEP.findall(text):
+        steps.append((int(left), sign, int(right), int(result)))
+    return steps
 
 def written(steps: list[tuple], notes: list[str]=()) -> str:
     "A solution: a line a step, notes if there are any, the answer alone on the last line."
-    return "\n".join([*(f"{a} {sign} {b} = {c}" for a, sign, b, c in steps), *notes, str(steps[-1][3])])
+    lines = [f"{a} {sign} {b} = {c}" for a, sign, b, c in steps]
+    *_, answer = steps[-1]
+    return "\n".join([*lines, *notes, str(answer)])
 
 # %% ../../nbs/03_data/01_chains.ipynb #1d7e7194
 def step_labels(expression: str, text: str) -> list[bool]:
     "Is each step of a text the gold step at its place? Steps beyond the gold ones are wrong."
     gold = gold_steps(expression)
-    return [i < len(gold) and s == gold[i] for i, s in enumerate(steps_in(text))]
+    shown = steps_in(text)
+    missing = [None]*len(shown)
+    return [step == right for step, right in zip(shown, gold + missing)]
 
 # %% ../../nbs/03_data/01_chains.ipynb #38238ad8
 SPLITS = ("pretrain", "train", "test")
 
 def split_of(expression: str) -> str:
     "The only split that an expression may occur in."
-    return ("pretrain", "pretrain", "pretrain", "train", "test")[stable_hash("chains", expression) % 5]
+    fifth = stable_hash("chains", expression) % 5
+    return ("pretrain", "pretrain", "pretrain", "train", "test")[fifth]
 
 def in_range(expression: str, low: int=1, high: int=99) -> bool:
     "Do the first number and all running totals lie in this range?"
-    return low <= int(expression.split()[0]) <= high and all(low <= s[3] <= high for s in gold_steps(expression))
+    first, _ = operations(expression)
+    totals = [first]
+    for *_, total in gold_steps(expression): totals.append(total)
+    return low <= min(totals) and max(totals) <= high
 
 def expression_of(text: str) -> str | None:
     "The expression that a text asks for last."
     found = re.findall(r"What is (\d+(?: [+-] \d+)+)\?", text)
     return found[-1] if found else None
 
-# %% ../../nbs/03_data/01_chains.ipynb #1fe77b79
-def expressions(split: str, n: int, min_terms: int=3, max_terms: int=5, seed: int=0) -> list[str]:
-    "`n` distinct expressions of a split; a longer list begins with the shorter one. Raises `AgentArkError` when there are not so many."
-    import reasoning_gym
-    found, drawn, block = {}, 0, 4096
-    while len(found) < n and drawn < 500*n + 50*block:
-        for e in reasoning_gym.create_dataset("chain_sum", seed=stable_hash(seed, drawn) % 2**28, size=block, min_terms=min_terms, max_terms=max_terms, min_digits=1, max_digits=2):
-            x = e["metadata"]["expression"]
-            if split_of(x) == split and in_range(x): found[x] = True
+# %% ../../nbs/03_data/01_chains.ipynb #21e7fcfa
+def distinct(draw: Callable[[int], Iterable[tuple]],  # number drawn before -> `(key, value)` of the next block
+             n: int,                                  # wanted
+             block: int,                              # draws in a block
+             most: int,                               # draws at most
+            ) -> tuple[dict, int]:
+    "Things with `n` different keys, or the fewer there are, in the order of their first draw; and how many were drawn."
+    found = {}
+    drawn = 0
+    counts = []    # of different things, after each block
+    while len(found) < n and drawn < most:
+        for key, value in draw(drawn): found.setdefault(key, value)
         drawn += block
-    if len(found) < n: raise AgentArkError(f"chains of {min_terms} to {max_terms} terms: only {len(found)} distinct ones in split {split!r}, {n} were asked for; lower --max_samples or widen the task")
+        counts.append(len(found))
+        if _more_to_come(counts, most//block) < n - len(found): break
+    return found, drawn
+
+def _more_to_come(counts: list[int], blocks: int) -> float:
+    "How many new ones to expect at most of the rest of `blocks`, after those that brought `counts` so far."
+    half = len(counts)//2
+    if not half: return float("inf")
+    new = counts[-1] - counts[-1 - half]
+    left = blocks - len(counts)
+    return (2*new + 10)*max(left/half, 1)
+
+# %% ../../nbs/03_data/01_chains.ipynb #6ed9c307
+def expressions(split: str,        # `pretrain`, `train` or `test`
+                n: int,            # how many
+                min_terms: int=3,
+                max_terms: int=5,
+                seed: int=0,
+               ) -> list[str]:
+    """`n` distinct expressions of a split; a longer list begins with the shorter one.
+
+    Raises `AgentArkError` when there are not so many.
+    """
+    import reasoning_gym
+    block = 4096
+    size = dict(size=block, min_terms=min_terms, max_terms=max_terms, min_digits=1, max_digits=2)
+
+    def draw(before: int) -> Iterator[tuple]:
+        for entry in reasoning_gym.create_dataset("chain_sum", seed=stable_hash(seed, before) % 2**28, **size):
+            x = entry["metadata"]["expression"]
+            if split_of(x) == split and in_range(x): yield x, x
+
+    found, _ = distinct(draw, n, block, most=500*n + 50*block)
+    if len(found) < n:
+        raise AgentArkError(
+            f"chains of {min_terms} to {max_terms} terms: only {len(found)} distinct ones in split {split!r}, "
+            f"{n} were asked for; lower --max_samples or widen the task"
+        )
     return list(found)[:n]
+
+# %% ../../nbs/03_data/01_chains.ipynb #d47313de
+def ask(expression: str, split: str="") -> Query:
+    "The question for an expression."
+    *_, answer = gold_steps(expression)[-1]
+    return Query(
+        query=f"What is {expression}?",
+        gt=str(answer),
+        source="chains",
+        split=split,
+        id=stable_id("chains", expression),
+    )
+
+def _options(spec: str) -> dict[str, int]:
+    "The numbers in `min_terms=6&max_terms=8`, with defaults."
+    options = {"min_terms": 3, "max_terms": 5}
+    for pair in filter(None, spec.split("&")):
+        key, _, value = pair.partition("=")
+        if key not in options: raise unknown("option of chains", key, options)
+        if not value.isdigit() or int(value) < 2: raise AgentArkError(f"chains?{spec}: {key} must be a number from 2")
+        options[key] = int(value)
+    least, most = options.values()
+    if least > most: raise AgentArkError(f"chains?{spec}: min_terms is {least} and max_terms {most}")
+    return options
 
 @lru_cache(8)
 def _drawn(split, n, min_terms, max_terms, seed): return expressions(split, n, min_terms, max_terms, seed)
 
+# %% ../../nbs/03_data/01_chains.ipynb #fd7b40b3
 def load_chains(spec: str,             # `min_terms=6&max_terms=8`, or nothing
                 split: str="test",     # `pretrain`, `train` or `test`
                 n: int | None=None,    # default: 500
@@ -84,14 +166,6 @@ def load_chains(spec: str,             # `min_terms=6&max_terms=8`, or nothing
                ) -> list[Query]:
     "The questions of the dataset `chains?...`. Raises `AgentArkError` for unknown options and splits."
     if split not in SPLITS: raise unknown("split of chains", split, SPLITS)
-    options = {"min_terms": 3, "max_terms": 5}
-    for key, _, value in (pair.partition("=") for pair in spec.split("&") if pair):
-        if key not in options: raise unknown("option of chains", key, options)
-        if not value.isdigit() or int(value) < 2: raise AgentArkError(f"chains?{spec}: {key} must be a number from 2")
-        options[key] = int(value)
-    if options["min_terms"] > options["max_terms"]: raise AgentArkError(f"chains?{spec}: min_terms is {options['min_terms']} and max_terms {options['max_terms']}")
-    return [ask(x, split) for x in _drawn(split, n or 500, options["min_terms"], options["max_terms"], seed)]
-
-def ask(expression: str, split: str="") -> Query:
-    "The question for an expression."
-    return Query(f"What is {expression}?", str(gold_steps(expression)[-1][3]), source="chains", split=split, id=stable_id("chains", expression))
+    options = _options(spec)
+    drawn = _drawn(split, n or 500, options["min_terms"], options["max_terms"], seed)
+    return [ask(x, split) for x in drawn]

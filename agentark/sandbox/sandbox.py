@@ -6,9 +6,21 @@
 __all__ = ['MODES', 'Limits', 'Ran', 'isolation', 'run_code', 'arun_code', 'run_tests', 'arun_tests', 'passes']
 
 # %% ../../nbs/01_sandbox/01_sandbox.ipynb #e0077f79
-import asyncio, functools, json, os, re, secrets, select, subprocess, sys, tempfile, threading, time
+import asyncio
+import functools
+import json
+import os
+import re
+import secrets
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 import agentark
 
@@ -24,8 +36,8 @@ class Limits:
 
 @dataclass(frozen=True)
 class Ran:
-    "What came of a run."
-    status: str          # `ok`, `error` (non-zero exit), `timeout`, `memory`, `output` (too much of it, printed or in files) or `killed` (by a signal)
+    "How a run ended."
+    status: str          # `ok`, `error` (exit code), `killed` (by a signal), `timeout`, `memory` or `output` (too much)
     stdout: str
     stderr: str
     returncode: int      # negative: ended by this signal
@@ -35,87 +47,188 @@ class Ran:
     def ok(self) -> bool: return self.status == "ok"
 
 # %% ../../nbs/01_sandbox/01_sandbox.ipynb #d6c6e0de
-_ENV = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONHASHSEED": "0", "PYTHONNOUSERSITE": "1", "PYTHONDONTWRITEBYTECODE": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
 _MB = 2**20
+_ENV = {
+    "PATH": "/usr/bin:/bin",
+    "LANG": "C.UTF-8",
+    "PYTHONHASHSEED": "0",
+    "PYTHONNOUSERSITE": "1",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "MPLBACKEND": "agg",
+}
+_SYSTEM = "/usr /lib /lib32 /lib64 /bin /sbin /etc/ld.so.cache /etc/alternatives /etc/localtime".split()
+
+def _env() -> dict[str, str]:
+    "The program's environment; some Pythons do not start without our `LD_LIBRARY_PATH`."
+    path = os.environ.get("LD_LIBRARY_PATH")
+    return _ENV if path is None else {**_ENV, "LD_LIBRARY_PATH": path}
 
 def _readable() -> list[str]:
-    "What a program may read."
-    python = {f(p) for p in (sys.prefix, sys.base_prefix, sys.exec_prefix) for f in (os.path.abspath, os.path.realpath)}
-    paths = sorted({*python, "/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin", "/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime"}, key=len)
-    return [p for i, p in enumerate(paths) if not any(p.startswith(q + "/") for q in paths[:i])]
+    "What a program may read: no path below another."
+    python = [sys.prefix, sys.base_prefix, sys.exec_prefix]
+    paths = {*map(os.path.abspath, python), *map(os.path.realpath, python), *_SYSTEM}
+    top = []
+    for path in sorted(paths, key=len):
+        if not any(path.startswith(other + "/") for other in top): top.append(path)
+    return top
 
+# %% ../../nbs/01_sandbox/01_sandbox.ipynb #611b2f24
 def _job(mode: str, files: dict, main: str, args, limits: Limits, folder: str) -> dict:
     "What the warden is to do."
-    rlimits = {"RLIMIT_AS": limits.memory_mb*_MB, "RLIMIT_FSIZE": limits.file_mb*_MB, "RLIMIT_CPU": int(limits.seconds) + 1, "RLIMIT_CORE": 0, "RLIMIT_NOFILE": 256}
-    if mode in ("user", "namespace"): rlimits["RLIMIT_NPROC"] = limits.processes + 2*(mode == "namespace")     # there the two wardens count too
-    return dict(mode=mode, folder=folder, files=files, args=[sys.executable, main, *map(str, args)], env=_env(), rlimits=rlimits, readable=_readable(), seconds=limits.seconds, memory=limits.memory_mb*_MB, disk=limits.file_mb*_MB)
+    rlimits = {
+        "RLIMIT_AS": limits.memory_mb*_MB,
+        "RLIMIT_FSIZE": limits.file_mb*_MB,
+        "RLIMIT_CPU": int(limits.seconds) + 1,
+        "RLIMIT_CORE": 0,
+        "RLIMIT_NOFILE": 256,
+    }
+    wardens = {"user": 0, "namespace": 2}    # that count as processes of the program's user
+    if mode in wardens: rlimits["RLIMIT_NPROC"] = limits.processes + wardens[mode]
+    return dict(
+        mode=mode,
+        folder=folder,
+        files=files,
+        args=[sys.executable, main, *map(str, args)],
+        env=_env(),
+        rlimits=rlimits,
+        readable=_readable(),
+        seconds=limits.seconds,
+        memory=limits.memory_mb*_MB,
+        disk=limits.file_mb*_MB,
+    )
 
-def _env() -> dict: return {**_ENV, **{k: v for k, v in os.environ.items() if k == "LD_LIBRARY_PATH"}}   # some Pythons do not start without it
+# %% ../../nbs/01_sandbox/01_sandbox.ipynb #55aef5e1
+_WARDEN = (
+    "import sys; sys.path.append(sys.argv[1]); "
+    "from agentark.sandbox.confinement import warden; warden(*map(int, sys.argv[2:]))"
+)
 
-# %% ../../nbs/01_sandbox/01_sandbox.ipynb #ec6b2084
-_WARDEN = "import sys; sys.path.append(sys.argv[1]); from agentark.sandbox.confinement import warden; warden(*map(int, sys.argv[2:]))"
+def _nameless(data: bytes):
+    "A file with this content and no name, at its beginning."
+    file = tempfile.TemporaryFile()
+    file.write(data)
+    file.seek(0)
+    return file
 
-def _run(mode: str, files: dict, main: str="main.py", args=(), stdin: str="", limits: Limits=Limits()) -> tuple[Ran, list[str]]:
-    "Run in this mode of confinement, and what was in force; raises `OSError` where the kernel does not offer it."
-    with tempfile.TemporaryDirectory(prefix="agentark-", ignore_cleanup_errors=True) as folder, tempfile.TemporaryFile("w+", encoding="utf-8") as job, tempfile.TemporaryFile() as given:
-        json.dump(_job(mode, files, main, args, limits, folder), job); job.seek(0)
-        given.write(stdin.encode("utf-8", "replace")); given.seek(0)
-        report, told = os.pipe()
-        with open(report, "rb", buffering=0) as report:
-            start, command = time.monotonic(), [sys.executable, "-I", "-S", "-c", _WARDEN, str(Path(agentark.__file__).parents[1]), str(job.fileno()), str(told)]
-            try: child = subprocess.Popen(command, cwd=folder, env=_env(), stdin=given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, pass_fds=[job.fileno(), told], start_new_session=True)
-            finally: os.close(told)
-            (out, err, said), flooded = _collect(child, [child.stdout, child.stderr, report], limits)
+def _start(job: dict, stdin, report: int) -> subprocess.Popen:
+    "The warden, with a job, the program's input, and the file descriptor for its report."
+    with _nameless(json.dumps(job).encode()) as file:
+        package = Path(agentark.__file__).parents[1]
+        fds = [file.fileno(), report]
+        return subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _WARDEN, str(package), *map(str, fds)],
+            cwd=job["folder"],
+            env=_env(),
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            pass_fds=fds,
+            start_new_session=True,
+        )
+
+# %% ../../nbs/01_sandbox/01_sandbox.ipynb #dccf39cc
+def _collect(child: subprocess.Popen, report, limits: Limits) -> tuple[list[bytes], bool]:
+    "The program's stdout and stderr and the warden's report; and whether the program wrote too much."
+    pipes = [child.stdout, child.stderr, report]
+    texts = dict.fromkeys(pipes, b"")
+    live = set(pipes)
+    most = limits.output_kb*1024
+    deadline = time.monotonic() + limits.seconds + 20
+
+    def flooded() -> bool: return len(texts[child.stdout]) + len(texts[child.stderr]) > most
+
+    try:
+        while live and not flooded() and time.monotonic() < deadline:
+            ready, _, _ = select.select(list(live), [], [], 1)
+            for pipe in ready:
+                data = os.read(pipe.fileno(), 65536)
+                texts[pipe] += data
+                if not data: live.remove(pipe)
+            if not ready and child.poll() is not None: break   # something that was left holds a pipe
+    finally: _end(child, told=bool(live))
+    return [texts[child.stdout][:most], texts[child.stderr][:most], texts[report]], flooded()
+
+def _end(child: subprocess.Popen, told: bool):
+    "Wait for the warden to end, and if `told`, tell it to."
+    if told: child.terminate()
+    try: child.wait(5)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+    child.stdout.close()
+    child.stderr.close()
+
+# %% ../../nbs/01_sandbox/01_sandbox.ipynb #ca3e4470
+def _run(mode: str,              # of confinement
+         files: dict[str, str],
+         main: str="main.py",
+         args=(),
+         stdin: str="",
+         limits: Limits=Limits(),
+        ) -> tuple[Ran, list[str]]:
+    "A run, and which layers were in force; raises `OSError` where the kernel does not offer this mode."
+    with (
+        tempfile.TemporaryDirectory(prefix="agentark-", ignore_cleanup_errors=True) as folder,
+        _nameless(stdin.encode("utf-8", "replace")) as given,
+    ):
+        job = _job(mode, files, main, args, limits, folder)
+        reader, writer = os.pipe()
+        with open(reader, "rb", buffering=0) as report:
+            start = time.monotonic()
+            try: child = _start(job, given, writer)
+            finally: os.close(writer)
+            (out, err, said), flooded = _collect(child, report, limits)
             took = time.monotonic() - start
-    what, out, err = json.loads(said or "{}"), out.decode("utf-8", "replace"), err.decode("utf-8", "replace")
-    if "failed" in what: raise OSError(what["failed"])
-    code, why = what.get("code", -9), "output" if flooded else what.get("why") or _ended(what.get("code", -9), err)
-    return Ran(why, out, err, code, round(what.get("seconds", took), 3)), what.get("layers", [])
+    found = {"code": -signal.SIGKILL, "why": "", "seconds": took, "layers": []}   # of a warden that said nothing
+    found |= json.loads(said or "{}")
+    if "failed" in found: raise OSError(found["failed"])
+    if flooded: found["why"] = "output"
+    return _ran(found, out.decode("utf-8", "replace"), err.decode("utf-8", "replace")), found["layers"]
+
+def _ran(found: dict, stdout: str, stderr: str) -> Ran:
+    status = found["why"] or _ended(found["code"], stderr)
+    return Ran(status, stdout, stderr, returncode=found["code"], seconds=round(found["seconds"], 3))
 
 def _ended(code: int, stderr: str) -> str:
     "What an exit code means."
-    if code == -24: return "timeout"                                                # SIGXCPU
-    if code > 0 and re.search(r"^MemoryError\b.*\s*\Z", stderr, re.M): return "memory"
-    return "ok" if code == 0 else "error" if code > 0 else "killed"
-
-# %% ../../nbs/01_sandbox/01_sandbox.ipynb #dccf39cc
-def _collect(child, pipes: list, limits: Limits) -> tuple[list[bytes], bool]:
-    "What the program writes to stdout and stderr and the warden to its report, and whether the program wrote too much."
-    out, most, deadline = {p: b"" for p in pipes}, limits.output_kb*1024, time.monotonic() + limits.seconds + 20
-    live, printed = set(pipes), lambda: sum(len(out[p]) for p in pipes[:2])
-    try:
-        while live and printed() <= most and time.monotonic() < deadline:
-            ready = select.select(list(live), [], [], 1)[0]
-            for p in ready:
-                got = os.read(p.fileno(), 65536)
-                out[p] += got
-                if not got: live.remove(p)
-            if not ready and child.poll() is not None: break                        # something that was left holds a pipe
-    finally:
-        if live: child.terminate()
-        try: child.wait(5)
-        except subprocess.TimeoutExpired: child.kill(); child.wait()
-        child.stdout.close(); child.stderr.close()
-    return [out[pipes[0]][:most], out[pipes[1]][:most], out[pipes[2]]], printed() > most
+    if code == 0: return "ok"
+    if code == -signal.SIGXCPU: return "timeout"
+    if code < 0: return "killed"
+    return "memory" if re.search(r"^MemoryError\b.*\s*\Z", stderr, re.M) else "error"
 
 # %% ../../nbs/01_sandbox/01_sandbox.ipynb #34c27ba6
-MODES = {"user": "namespaces of processes, network and files", "namespace": "namespaces of processes, network and files", "other": "", "plain": ""}   # best first
+MODES = {    # best first
+    "user": ["namespaces of processes, network and files", "an unused user"],
+    "namespace": ["namespaces of processes, network and files"],
+    "other": ["an unused user"],
+    "plain": [],
+}
+_LAYERS = {
+    "files": "Landlock on files",
+    "calls": "seccomp on sockets and signals",
+    "alone": "no further processes",
+}
+_ALWAYS = [
+    "process and temporary folder of its own",
+    "clean environment",
+    "limits of time, memory, files and output",
+]
 _lock = threading.Lock()
 
 @functools.cache
 def _mode() -> tuple[str, list[str]]:
     "The strongest mode that works here, and what is in force in it."
     for mode in MODES if sys.platform == "linux" else ["plain"]:
-        if mode in ("user", "other") and os.getuid(): continue
+        if mode in ("user", "other") and os.getuid() != 0: continue
         try: ran, layers = _run(mode, {"main.py": "print(6*7)"}, limits=Limits(seconds=20))
         except OSError: continue
         if ran.stdout == "42\n": break
     else: raise RuntimeError(f"the sandbox cannot start Python here: {ran.stderr}")
-    kept = ["process and temporary folder of its own", "clean environment", "limits of time, memory, files and output"]
-    kept += [MODES[mode]]*bool(MODES[mode]) + ["an unused user"]*(mode in ("user", "other"))
-    kept += [text for layer, text in {"files": "Landlock on files", "calls": "seccomp on sockets and signals", "alone": "no further processes"}.items() if layer in layers]
-    print(f"sandbox: {'; '.join(kept)}", file=sys.stderr)
-    return mode, kept
+    in_force = _ALWAYS + MODES[mode] + [text for layer, text in _LAYERS.items() if layer in layers]
+    print(f"sandbox: {'; '.join(in_force)}", file=sys.stderr)
+    return mode, in_force
 
 def isolation() -> list[str]:
     "What is in force on this machine; printed at the first use."
@@ -123,7 +236,8 @@ def isolation() -> list[str]:
 
 # %% ../../nbs/01_sandbox/01_sandbox.ipynb #48f8bad7
 _processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-_turns, _threads = threading.Semaphore(_processors), ThreadPoolExecutor(_processors, "sandbox")
+_turns = threading.Semaphore(_processors)
+_threads = ThreadPoolExecutor(_processors, "sandbox")    # where callers in an event loop wait
 
 def run_code(program: str | dict[str, str],   # Python source, or files by relative path
              main: str="main.py",             # the file to run
@@ -131,15 +245,22 @@ def run_code(program: str | dict[str, str],   # Python source, or files by relat
              stdin: str="",
              limits: Limits=Limits(),
             ) -> Ran:
-    "Run a program in the sandbox. Never raises because of what the program does; `ValueError` for a path outside its folder."
+    """Run a program in the sandbox. Never raises because of what the program does.
+
+    Raises `ValueError` for a path outside its folder.
+    """
     files = {main: program} if isinstance(program, str) else program
-    if outside := [n for n in files if PurePosixPath(n).is_absolute() or ".." in PurePosixPath(n).parts]: raise ValueError(f"{outside[0]} is outside the program's folder")
+    for name in files:
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts: raise ValueError(f"{name} is outside the program's folder")
     isolation()
-    with _turns: return _run(_mode()[0], files, main, args, stdin, limits)[0]
+    mode, _ = _mode()
+    with _turns: return _run(mode, files, main, args, stdin, limits)[0]
 
 async def arun_code(program, main: str="main.py", args=(), stdin: str="", limits: Limits=Limits()) -> Ran:
     "`run_code` without blocking the event loop."
-    return await asyncio.get_running_loop().run_in_executor(_threads, run_code, program, main, args, stdin, limits)
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(_threads, run_code, program, main, args, stdin, limits)
 
 # %% ../../nbs/01_sandbox/01_sandbox.ipynb #148dae5b
 _HARNESS = """
@@ -159,13 +280,18 @@ def harness(run=exec, write=os.write, leave=os._exit):
 harness()
 """
 
-def run_tests(program: str, tests: str, limits: Limits=Limits()) -> Ran:
-    "Run `tests` (asserts, in the namespace of the program). `ok` only if their end was reached; on failure `stderr` has the traceback."
+def run_tests(program: str,            # Python source
+              tests: str,              # asserts, in the namespace of the program
+              limits: Limits=Limits(),
+             ) -> Ran:
+    "Run the tests of a program. `ok` only if their end was reached; on failure `stderr` has the traceback."
     word = secrets.token_hex(16)
-    ran = run_code({"main.py": _HARNESS, "solution.py": program}, stdin=f"{word}\n{tests}", limits=limits)
-    out, found, _ = ran.stdout.rpartition(f"\n{word}")
+    files = {"main.py": _HARNESS, "solution.py": program}
+    ran = run_code(files, stdin=f"{word}\n{tests}", limits=limits)
     if not ran.ok: return ran
-    return Ran("ok", out, ran.stderr, 0, ran.seconds) if found else Ran("error", ran.stdout, ran.stderr + "the program ended before its tests did\n", ran.returncode, ran.seconds)
+    stdout, reached, _ = ran.stdout.rpartition(f"\n{word}")
+    if reached: return replace(ran, stdout=stdout)
+    return replace(ran, status="error", stderr=ran.stderr + "the program ended before its tests did\n")
 
 async def arun_tests(program: str, tests: str, limits: Limits=Limits()) -> Ran:
     "`run_tests` without blocking the event loop."
