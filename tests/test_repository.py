@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from notebooks import ROOT, comparable, differences, flags, notebooks, run
 from readme import readme
+from style import cells, counted
 
 NOTEBOOKS = [p.relative_to(ROOT) for p in notebooks()]
 ENGINES = {"05_vllm", "09_ray"}    # these start servers and clusters, and take turns on the machine
@@ -106,3 +107,16 @@ def test_number_is_reading_order_is_import_order():
         others = imported(path) & order.keys()
         upward += [f"{notebook} imports {order[o]}" for o in sorted(others) if order[o] >= notebook]
     assert upward == []
+
+@pytest.fixture(scope="module")
+def style():
+    "The counts of `make style` over all cells."
+    return counted(cells(ROOT/"nbs"))
+
+def test_cells_fit_a_page(style): assert style.cut/style.pieces < 0.02
+
+def test_no_cell_is_too_long(style): assert style.long == 0, "python tests/style.py --cells names them"
+
+def test_statements_have_lines_of_their_own(style): assert style.semicolons/style.lines < 0.002
+
+def test_lines_are_not_dense(style): assert style.nodes/style.lines < 10.5
