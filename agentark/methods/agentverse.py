@@ -322,25 +322,28 @@ async def collaborate(query: Query, team: Team, cfg: AgentVerseConfig, task: Tas
     return decision
 
 # %% ../../nbs/05_methods/10_agentverse.ipynb #6684c57b
-PAPER = {
-    "paper": "Chen et al. 2023, arXiv 2308.10848",
-    "departures": "the horizontal structure ends in a summary by one more call; "
-                  "only programs are executed, as an option; what cannot be read approves of nothing",
-}
+PAPER = "Chen et al. 2023, arXiv 2308.10848"
 
-@method("agentverse", AgentVerseConfig, **PAPER)
+@method("agentverse", AgentVerseConfig,
+        paper=PAPER,
+        departures="the horizontal structure ends in a summary by one more call; "
+                   "only programs are executed, as an option; what cannot be read approves of nothing")
 async def agentverse(query: Query, team: Team, cfg: AgentVerseConfig) -> Call:
     """Chen et al. 2023, for any question; n > 1 agents, T turns, C criticising rounds.
     Calls: n + 2 to T(3 + Cn) (4 to 27); from 3 for C = 0; horizontal n + 3 to T(3 + n + Cn);
     one more a turn when code is executed."""
     return await collaborate(query, team, cfg, GENERAL)
 
-@method("agentverse", AgentVerseConfig, variant="mgsm", **PAPER)
+@method("agentverse", AgentVerseConfig, variant="mgsm",
+        paper=PAPER,
+        departures="those of agentverse, from which only words differ")
 async def agentverse_mgsm(query: Query, team: Team, cfg: AgentVerseConfig) -> Call:
     "Chen et al. 2023, for grade-school word problems. Calls: as config_main"
     return await collaborate(query, team, cfg, GRADE_SCHOOL)
 
-@method("agentverse", AgentVerseConfig, variant="humaneval", **PAPER)
+@method("agentverse", AgentVerseConfig, variant="humaneval",
+        paper=PAPER,
+        departures="those of agentverse, from which only words differ")
 async def agentverse_humaneval(query: Query, team: Team, cfg: AgentVerseConfig) -> Call:
     "Chen et al. 2023, for programming problems, answered by the last block of code. Calls: as config_main"
     return await collaborate(query, team, cfg, CODE)
