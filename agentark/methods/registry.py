@@ -46,8 +46,8 @@ def variants(name: str) -> list[str]:
     "The variants of a method, sorted; raises `AgentArkError` with the close names if there is no such method."
     known = method_names()
     if name not in known and name not in METHODS: raise unknown("method", name, known)
-    files = (_configs()/name).glob("config_*.yaml")
-    found = [p.stem.removeprefix("config_") for p in files]
+    folder = _configs()/name
+    found = [p.stem.removeprefix("config_") for p in folder.glob("config_*.yaml")]
     return sorted(found) or ["main"]   # a method of one's own needs no file
 
 # %% ../../nbs/05_methods/01_registry.ipynb #42f94860
@@ -57,10 +57,13 @@ def get_method(name: str, variant: str="main"):
     own = f"{name}_{variant}"
     if name not in known and name not in METHODS and own not in METHODS: raise unknown("method", name, known)
     for key in (name, own):
+        if key in METHODS: continue
         module = f"agentark.methods.{key}"
-        if key not in METHODS and importlib.util.find_spec(module): importlib.import_module(module)
+        if importlib.util.find_spec(module): importlib.import_module(module)
     found = METHODS.get(own) or METHODS.get(name)
-    return found or METHODS[f"{name}_{variants(name)[0]}"]
+    if found: return found
+    first = variants(name)[0]   # a method all of whose variants have functions of their own
+    return METHODS[f"{name}_{first}"]
 
 # %% ../../nbs/05_methods/01_registry.ipynb #e88bb40d
 OWN = ("humaneval", "mbpp", "srdd", "gpqa", "mmlu", "mgsm", "math")   # datasets after which variants are named
@@ -109,7 +112,8 @@ def method_config(name: str,
 def all_methods() -> list:
     "The functions of all methods, by name; variants with a function of their own follow their method."
     found = set()
-    for name in method_names(): found |= {get_method(name, v) for v in variants(name)}
+    for name in method_names():
+        for variant in variants(name): found.add(get_method(name, variant))
     return sorted(found, key=lambda f: (f.name, f.variant))
 
 def notebook_of(f) -> str:
@@ -122,11 +126,13 @@ def notebook_of(f) -> str:
 
 # %% ../../nbs/05_methods/01_registry.ipynb #e1acfd17
 def _row(f, root: str) -> str:
-    title = f"{f.name} ({f.variant})" if f.variant else f.name
+    title = f.name
+    if f.variant: title += f" ({f.variant})"
     paper = re.sub(r"arXiv (\d+\.\d+)", r"[arXiv \1](https://arxiv.org/abs/\1)", f.paper)
     notebook = notebook_of(f)
     if notebook: notebook = f"[{Path(notebook).stem}]({root}{notebook})"
-    return f"| {title} | {paper} | {notebook} | {f.departures} |"
+    cells = [title, paper, notebook, f.departures]
+    return f"| {' | '.join(cells)} |"
 
 def methods_table(methods: list | None=None,  # functions; default: all
                   root: str="",               # put before the path of a notebook, to make links that work elsewhere
