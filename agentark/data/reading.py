@@ -9,6 +9,7 @@ __all__ = ['MARKS', 'GREY', 'LIGHT', 'BLUE', 'COLOURS', 'STEP', 'ROW', 'TURN', '
 # %% ../../nbs/03_data/03_reading.ipynb #cc760ed9
 import html
 import json
+from collections import Counter
 from ..core.records import Call, Trajectory
 from ..grading.answers import is_correct, is_right
 
@@ -46,21 +47,26 @@ def outcome(call: Call, t: Trajectory) -> str:
 def _turn(c: Call, t: Trajectory, width: int) -> list[str]:
     "The lines of one call, its text cut to `width`."
     who = f"agent {c.agent} ({c.role})"
-    seen = f"  sees {', '.join(c.sees)}" if c.sees else ""
-    head = f"\nround {c.round}  {who}{seen}  {outcome(c, t)}"
-    lines = [line for line in c.text.strip().splitlines() if line.strip()]
-    return [head, *(f"    {line[:width]}" for line in lines)]
+    if c.sees:
+        seen = ", ".join(c.sees)
+        who += f"  sees {seen}"
+    lines = [f"\nround {c.round}  {who}  {outcome(c, t)}"]
+    for line in c.text.strip().splitlines():
+        if line.strip(): lines.append("    " + line[:width])
+    return lines
 
 def transcript(t: Trajectory, width: int=100) -> str:
     "A trajectory as text: round by round, who said what, having seen what, and whether the answer was right."
     lines = [f"{t.query}   (gold: {brief(t.gt)})"]
     for c in t.calls:
         lines += _turn(c, t, width)
-    mark = MARKS[is_correct(t)]
-    end = f"answer: {brief(t.answer)} {mark}"
-    if t.error: end = f"failed: {t.error}"
-    cost = f"{t.usage.num_llm_calls} calls, {t.usage.total_tokens} tokens"
-    lines.append(f"\n{end}   ({cost})")
+    if t.error:
+        end = f"failed: {t.error}"
+    else:
+        mark = MARKS[is_correct(t)]
+        end = f"answer: {brief(t.answer)} {mark}"
+    used = t.usage
+    lines.append(f"\n{end}   ({used.num_llm_calls} calls, {used.total_tokens} tokens)")
     return "\n".join(lines)
 
 # %% ../../nbs/03_data/03_reading.ipynb #c187f301
@@ -93,7 +99,8 @@ def _rounds(t: Trajectory) -> list[int]: return sorted({c.round for c in t.calls
 
 def _columns(t: Trajectory) -> dict:
     "The x of every round, to the right of the agents' names."
-    left = 20 + 7*max(map(len, _names(t).values()))
+    longest = max(map(len, _names(t).values()))
+    left = 20 + 7*longest   # pixels
     return {r: left + STEP*i for i, r in enumerate(_rounds(t))}
 
 def _rows(t: Trajectory) -> dict:
@@ -103,11 +110,11 @@ def _rows(t: Trajectory) -> dict:
 def _places(t: Trajectory) -> dict:
     "`(x, y)` of every call by its id; several turns of an agent in one round stand side by side."
     columns, rows = _columns(t), _rows(t)
-    places, turns = {}, {}
+    places, turns = {}, Counter()
     for c in t.calls:
-        turn = turns.get((c.agent, c.round), 0)
-        turns[c.agent, c.round] = turn + 1
-        places[c.id] = (columns[c.round] + TURN*turn, rows[c.agent])
+        x = columns[c.round] + TURN*turns[c.agent, c.round]
+        places[c.id] = (x, rows[c.agent])
+        turns[c.agent, c.round] += 1
     return places
 
 # %% ../../nbs/03_data/03_reading.ipynb #de07b8a8
@@ -139,18 +146,25 @@ def _lines(t: Trajectory) -> list[str]:
     at = _places(t)
     turns, shown = [], []
     for c in t.calls:
-        if c.parent in at: turns.append(_line(at[c.parent], at[c.id], LIGHT))
-        shown += [_line(at[s], at[c.id], BLUE) for s in c.sees if s in at]
+        here = at[c.id]
+        if c.parent in at:
+            turns.append(_line(at[c.parent], here, LIGHT))
+        for s in c.sees:
+            if s in at: shown.append(_line(at[s], here, BLUE))
     return turns + shown
 
 def flow(t: Trajectory) -> str:
     "A trajectory as an SVG graph of its calls."
     columns, rows, places = _columns(t), _rows(t), _places(t)
     left = min(columns.values()) - 16
-    parts = [_label(f"round {r}", x, 14, "middle") for r, x in columns.items()]
-    parts += [_label(name, left, rows[agent] + 4, "end") for agent, name in _names(t).items()]
+    parts = []
+    for r, x in columns.items():
+        parts.append(_label(f"round {r}", x, 14, "middle"))
+    for agent, name in _names(t).items():
+        parts.append(_label(name, left, rows[agent] + 4, "end"))
     parts += _lines(t)
-    parts += [_dot(c, t, *places[c.id]) for c in t.calls]
+    for c in t.calls:
+        parts.append(_dot(c, t, *places[c.id]))
     return _tag(
         "svg", *parts,
         xmlns="http://www.w3.org/2000/svg",
@@ -176,11 +190,12 @@ def _card(c: Call, t: Trajectory) -> str:
     colour = _colour(c, t)
     name = _tag("b", html.escape(str(c.id)))
     about = html.escape(f" {c.role}{_notes(c)}")
+    text = html.escape(c.text.strip())
     answer = _tag("b", html.escape(outcome(c, t)))
     return _tag(
         "div",
         _tag("small", name, about, style=f"color:{GREY}"),
-        _tag("div", html.escape(c.text.strip()), style=f"{TEXT};text-align:left"),
+        _tag("div", text, style=f"{TEXT};text-align:left"),
         _tag("small", answer, style=f"color:{colour}"),
         style=f"{CARD};border-left:4px solid {colour}",
     )
@@ -201,14 +216,18 @@ def _question(t: Trajectory) -> str:
     )
 
 def _result(t: Trajectory) -> str:
-    mark = MARKS[is_correct(t)]
-    answer = _tag("b", html.escape(str(brief(t.answer))))
-    end = "answers " + _tag("span", answer, style=f"color:{COLOURS[mark]}")
-    if t.error: end = _tag("b", "failed") + ": " + html.escape(t.error)
-    cost = f"{t.usage.num_llm_calls} calls, {t.usage.total_tokens} tokens, {t.wall_s:.1f} s"
+    if t.error:
+        end = _tag("b", "failed") + ": " + html.escape(t.error)
+    else:
+        colour = COLOURS[MARKS[is_correct(t)]]
+        answer = _tag("b", html.escape(str(brief(t.answer))))
+        end = "answers " + _tag("span", answer, style=f"color:{colour}")
+    used = t.usage
+    cost = f"{used.num_llm_calls} calls, {used.total_tokens} tokens, {t.wall_s:.1f} s"
     return _tag(
         "div",
-        f"{html.escape(t.method)} {end} &nbsp;",
+        html.escape(t.method),
+        f" {end} &nbsp;",
         _tag("small", cost, style=f"color:{GREY}"),
         style="margin-top:6px",
     )
