@@ -202,7 +202,7 @@ class Label(Serving):
     "Label every solution of a run as correct or not: by rules, and by a judge where these cannot tell."
     input: str = neutral()                   # trajectories, from `agentark infer` (or a published inference file)
     dataset_name: str | None = neutral(None) # what the input must be a file of; default: whatever it says
-    model: str | None = None                 # the judge: an embedded model, a hub id or a model folder; default: rules only
+    model: str | None = None                 # the judge: embedded model, hub id or model folder; default: rules only
     judge: Literal["auto", "always", "never"] = "auto"  # auto: where no rule decides
     max_live: int | None = neutral(None)     # questions in progress; default: one batch's worth
     output_path: str | None = neutral(None)  # default: beside the input, `..._labeled.jsonl`
