@@ -7,39 +7,73 @@ __all__ = ['same_dataset', 'read_trajectories']
 
 # %% ../../nbs/03_data/04_trajectories.ipynb #581cd236
 from collections import Counter
-from ..grading.answers import extract
 from ..core.config import AgentArkError
-from .datasets import find_benchmark, plain
 from ..core.records import Trajectory, stable_id
 from ..core.store import read_jsonl
+from .datasets import find_benchmark, plain
+from ..grading.answers import extract
 
 # %% ../../nbs/03_data/04_trajectories.ipynb #813c0e9c
 def same_dataset(a: str, b: str) -> bool:
     "Do two names mean one dataset?"
-    known = lambda name: (find_benchmark(name)[0] or name.partition("?")[0]).lower()
+    def known(name): return (find_benchmark(name)[0] or name.partition("?")[0]).lower()
     return known(a) == known(b)
 
-def _trajectory(row: dict, dataset: str | None, where: str, index: int) -> Trajectory:
-    if "query" not in row or not row.keys() & {"response", "calls", "error"}:
-        raise AgentArkError(f"{where}: not an inference record (no {'query' if 'query' not in row else 'response'}; it has {', '.join(map(str, row)) or 'nothing'}); make the file with agentark infer")
-    try:
-        if "kind" not in row:   # another program's: the specification's fields and no more
-            source = row.get("source") or dataset or ""
-            bench = find_benchmark(source)[1]
-            row = {**row, **plain(row, bench and bench.kind), "source": source, "id": row.get("id") or stable_id(source, row.get("split", ""), index, row["query"]), "response": row.get("response") or ""}
-            row["answer"] = extract(row["response"], row["kind"]).value if not row.get("error") else None
-        t = Trajectory.from_dict(row)
-        if not isinstance(t.query, str) or not isinstance(t.response, str): raise TypeError("query and response must be text")
-        extract(t.response, t.kind)
-        return t
-    except (KeyError, TypeError, AttributeError, ValueError) as e: raise AgentArkError(f"{where}: missing or malformed field ({e}); make the file with agentark infer") from None
+# %% ../../nbs/03_data/04_trajectories.ipynb #187fcf65
+_MAKE = "make the file with agentark infer"
 
-def read_trajectories(path, dataset: str | None=None) -> list[Trajectory]:
-    "The trajectories of an inference file, ours or the specification's; raises `AgentArkError` if it is something else, or of another dataset than `dataset`."
-    ts = [_trajectory(row, dataset, f"{path}, record {i}", i) for i, row in enumerate(read_jsonl(path), 1)]
+def _completed(row: dict, dataset: str | None, index: int) -> dict:
+    "Another program's record, which has the specification's fields and no more, with what ours say besides."
+    source = row.get("source") or dataset or ""
+    bench = find_benchmark(source)[1]
+    plainly = plain(row, bench and bench.kind)
+    split, response = row.get("split", ""), row.get("response") or ""
+    answer = extract(response, plainly["kind"]).value
+    return {
+        **row,
+        **plainly,
+        "source": source,
+        "id": row.get("id") or stable_id(source, split, index, plainly["query"]),
+        "response": response,
+        "answer": None if row.get("error") else answer,
+    }
+
+def _trajectory(row: dict, dataset: str | None, where: str, index: int) -> Trajectory:
+    "A record as a trajectory; raises `AgentArkError` for what is not one."
+    if "query" not in row or not row.keys() & {"response", "calls", "error"}:
+        missing = "response" if "query" in row else "query"
+        has = ", ".join(map(str, row)) or "nothing"
+        raise AgentArkError(f"{where}: not an inference record (no {missing}; it has {has}); {_MAKE}")
+    try:
+        t = Trajectory.from_dict(row if "kind" in row else _completed(row, dataset, index))
+        if not isinstance(t.query, str) or not isinstance(t.response, str):
+            raise TypeError("query and response must be text")
+        extract(t.response, t.kind)   # an unknown kind is found out here
+        return t
+    except (KeyError, TypeError, AttributeError, ValueError) as e:
+        raise AgentArkError(f"{where}: missing or malformed field ({e}); {_MAKE}") from None
+
+# %% ../../nbs/03_data/04_trajectories.ipynb #0c8b984b
+def read_trajectories(
+    path,                      # of an inference or a labelled file, ours or the specification's
+    dataset: str | None=None,  # what it must be of; default: whatever it says
+) -> list[Trajectory]:
+    "The trajectories of a file; raises `AgentArkError` if it is something else, or of another dataset."
+    ts = []
+    for i, row in enumerate(read_jsonl(path), 1):
+        ts.append(_trajectory(row, dataset, f"{path}, record {i}", i))
     if not ts: raise AgentArkError(f"{path}: empty; make it with agentark infer")
-    twice = [i for i, n in Counter(t.id for t in ts).items() if n > 1]
-    if twice: raise AgentArkError(f"{path}: id {twice[0]!r} occurs twice; ids must be unique")
-    others = Counter(t.source for t in ts if dataset and t.source and not same_dataset(t.source, dataset))
-    if others: raise AgentArkError(f"{path}: {sum(others.values())} of {len(ts)} records are of {', '.join(others)}, not of {dataset}; pass --dataset_name {next(iter(others))}, or name another file")
+    ids = Counter(t.id for t in ts)
+    for i, n in ids.items():
+        if n > 1: raise AgentArkError(f"{path}: id {i!r} occurs twice; ids must be unique")
+    if dataset: _require(dataset, ts, path)
     return ts
+
+def _require(dataset: str, ts: list[Trajectory], path):
+    others = Counter(t.source for t in ts if t.source and not same_dataset(t.source, dataset))
+    if not others: return
+    names = ", ".join(others)
+    raise AgentArkError(
+        f"{path}: {others.total()} of {len(ts)} records are of {names}, not of {dataset}; "
+        f"pass --dataset_name {next(iter(others))}, or name another file"
+    )

@@ -8,24 +8,41 @@ __all__ = ['CHOICES', 'shared_part', 'own_part', 'ending', 'fitted_prompts', 've
 # %% ../../nbs/06_eval/04_judge.ipynb #83cae70e
 import asyncio
 from bisect import bisect_right
-from ..data.datasets import fit_context
+from collections import Counter
 from ..core.records import Query
+from ..data.datasets import fit_context
 from ..engines.base import Engine, EngineError, Reply, Request, Sampling
 from .metrics import wilson
 
 # %% ../../nbs/06_eval/04_judge.ipynb #4c0fe793
-_FACT = "A candidate is correct if the answer it ends with says the same as a correct answer: the same value, option, name or fact. Other words, another notation and more detail do no harm. How the answer was reached does not count."
-_TEXT = "A candidate is correct if it says what matters in the correct answer and contradicts nothing of it. Other words, another order and more detail do no harm."
+_FACT = (
+    "A candidate is correct if the answer it ends with says the same as a correct answer: "
+    "the same value, option, name or fact. "
+    "Other words, another notation and more detail do no harm. How the answer was reached does not count."
+)
+_TEXT = (
+    "A candidate is correct if it says what matters in the correct answer and contradicts nothing of it. "
+    "Other words, another order and more detail do no harm."
+)
 CHOICES = ("true", "false")
 
-def shared_part(query: Query,  # decides the criterion and the gold answers
-                text: str,     # the question as shown: `query.text`, or a shortened one
-               ) -> str:
+def _listed(texts: list[str]) -> str: return "\n".join(f"- {x}" for x in texts)
+
+def shared_part(
+    query: Query,  # decides the criterion and the gold answers
+    text: str,     # the question as shown: `query.text`, or a shortened one
+) -> str:
     "What the prompts of all candidates of a question begin with."
-    golds = "\n".join(f"- {g}" for g in query.golds or [query.gt])
-    wrongs = "\n\nKnown to be wrong:\n" + "\n".join(f"- {w}" for w in query.wrongs) if query.wrongs else ""
-    return (f"Your task is to check a candidate answer to a question. {_TEXT if query.kind in ('summary', 'open') else _FACT}\n\n"
-            f"QUESTION\n{text}\n\nCORRECT ANSWER{' (one of these is enough)' if len(query.golds or []) > 1 else ''}\n{golds}{wrongs}")
+    golds = query.golds or [query.gt]
+    criterion = _TEXT if query.kind in ("summary", "open") else _FACT
+    several = " (one of these is enough)" if len(golds) > 1 else ""
+    parts = [
+        f"Your task is to check a candidate answer to a question. {criterion}",
+        f"QUESTION\n{text}",
+        f"CORRECT ANSWER{several}\n{_listed(golds)}",
+    ]
+    if query.wrongs: parts.append(f"Known to be wrong:\n{_listed(query.wrongs)}")
+    return "\n\n".join(parts)
 
 def own_part(candidate: str) -> str:
     "What follows for one candidate."
@@ -34,54 +51,105 @@ def own_part(candidate: str) -> str:
 # %% ../../nbs/06_eval/04_judge.ipynb #346a7926
 _REPLY = 16   # tokens kept free for the verdict
 
-def ending(text: str, most: int, count) -> str:
-    "The text, or its longest end that has at most `most` tokens by `count`."
-    if len(text.encode("utf-8", "replace")) <= most or count(text) <= most: return text   # a token is at least a byte
+def ending(
+    text: str,
+    most: int,  # tokens
+    count,      # `text -> tokens`
+) -> str:
+    "The text, or its longest end that has at most `most` tokens."
+    if len(text.encode("utf-8", "replace")) <= most: return text   # a token is at least a byte
+    if count(text) <= most: return text
     keep = bisect_right(range(1, len(text)), most, key=lambda k: count("[...] " + text[-k:]))
     return "[...] " + text[len(text) - keep:].lstrip()
 
-def fitted_prompts(query: Query, candidates: list[str], engine: Engine) -> tuple[list[str], dict | None]:
-    "A prompt for each candidate, and what was cut: `{context: {unit, kept, total} or None, candidates: how many}`, or None. Raises `AgentArkError` if the question does not fit."
-    count, room = lambda text: engine.count_tokens([{"role": "user", "content": text}]), engine.context_length - _REPLY
+# %% ../../nbs/06_eval/04_judge.ipynb #94a21356
+def fitted_prompts(
+    query: Query,
+    candidates: list[str],
+    engine: Engine,  # of the judge, for its tokenizer and context length
+) -> tuple[list[str], dict | None]:
+    """A prompt for each candidate, and what was cut, or None.
+
+    `{context: {unit, kept, total} or None, candidates: how many}`. Raises `AgentArkError` if the question does not fit.
+    """
+    def count(text): return engine.count_tokens([{"role": "user", "content": text}])
+    def beginning(text): return count(shared_part(query, text))
+    room = engine.context_length - _REPLY
     shown = [ending(c, room//4, count) for c in candidates]
-    most = max(count(own_part(c)) for c in shown)
-    fits = fit_context(query, room - most, lambda text: count(shared_part(query, text)))   # the template is counted in both parts: a margin
+    longest = max(count(own_part(c)) for c in shown)
+    fits = fit_context(query, room - longest, beginning)   # the template is counted in both parts: a margin
+    prompts = [shared_part(query, fits.text) + own_part(c) for c in shown]
     shortened = sum(a != b for a, b in zip(candidates, shown))
-    cut = {"context": fits.cut if fits is not query else None, "candidates": shortened} if shortened or fits is not query else None
-    return [shared_part(query, fits.text) + own_part(c) for c in shown], cut
+    if fits is query and not shortened: return prompts, None
+    return prompts, {"context": None if fits is query else fits.cut, "candidates": shortened}
 
 # %% ../../nbs/06_eval/04_judge.ipynb #5d4a5785
 def verdict(reply: Reply) -> bool:
     "What a judge's reply says; raises `EngineError` for anything but true or false."
     said = reply.text.strip().lower()
-    if said not in CHOICES: raise EngineError(f"a judge can only say true or false and this one said {reply.text[:40]!r}; use an engine that keeps to the choices")
-    return said == "true"
+    if said in CHOICES: return said == "true"
+    raise EngineError(
+        f"a judge can only say true or false and this one said {reply.text[:40]!r}; "
+        "use an engine that keeps to the choices"
+    )
 
-async def judge(query: Query,           # with its gold answers and its context
-                candidates: list[str],  # solutions
-                submit,                 # of a `Scheduler`: `await submit(request)` is the reply
-                engine: Engine,         # for its tokenizer and context length
-               ) -> tuple[list[bool], dict | None]:
-    "Is each candidate correct? Also returns what had to be cut (see `fitted_prompts`). Raises `AgentArkError` when a verdict cannot be had."
+async def judge(
+    query: Query,           # with its gold answers and its context
+    candidates: list[str],  # solutions
+    submit,                 # of a `Scheduler`: `await submit(request)` is the reply
+    engine: Engine,         # for its tokenizer and context length
+) -> tuple[list[bool], dict | None]:
+    """Is each candidate correct? Also returns what had to be cut (see `fitted_prompts`).
+
+    Raises `AgentArkError` when a verdict cannot be had.
+    """
     distinct = list(dict.fromkeys(candidates))
     prompts, cut = fitted_prompts(query, distinct, engine)
     sampling = Sampling(temperature=0, max_tokens=_REPLY, choices=CHOICES)
-    replies = await asyncio.gather(*(submit(Request([{"role": "user", "content": p}], sampling, origin=(query.id, "judge", i))) for i, p in enumerate(prompts)))
+    requests = []
+    for i, p in enumerate(prompts):
+        messages = [{"role": "user", "content": p}]
+        requests.append(Request(messages, sampling, origin=(query.id, "judge", i)))
+    replies = await asyncio.gather(*map(submit, requests))
     said = dict(zip(distinct, map(verdict, replies)))
     return [said[c] for c in candidates], cut
 
 # %% ../../nbs/06_eval/04_judge.ipynb #c1372bd0
-def agreement(pairs: list[tuple[bool, bool]]) -> dict | None:
-    "Counts, accuracy of the judge against the rule with its 95 % Wilson interval, and Cohen's kappa (None where chance explains everything) of `(rule, judge)` pairs; None without pairs."
+def agreement(
+    pairs: list[tuple[bool, bool]],  # what the rule says, and what the judge says
+) -> dict | None:
+    """How far a judge agrees with the rule; None without pairs.
+
+    Four counts, the judge's accuracy against the rule with its 95 % Wilson interval, and Cohen's kappa,
+    which is None where chance explains everything.
+    """
     n = len(pairs)
     if not n: return None
-    both, neither, rule, judge = (sum(p == want for p in pairs) for want in ((True, True), (False, False), (True, False), (False, True)))
+    count = Counter(pairs)
+    both, neither = count[True, True], count[False, False]
+    rule, judge = count[True, False], count[False, True]
+    agreed = (both + neither)/n
     chance = ((both + rule)*(both + judge) + (neither + judge)*(neither + rule))/n**2
-    kappa = ((both + neither)/n - chance)/(1 - chance) if chance < 1 else None
-    return {"n": n, "both_true": both, "both_false": neither, "only_rule": rule, "only_judge": judge, "accuracy": (both + neither)/n, "ci95": list(wilson(both + neither, n)), "kappa": kappa}
+    return {
+        "n": n,
+        "both_true": both,
+        "both_false": neither,
+        "only_rule": rule,
+        "only_judge": judge,
+        "accuracy": agreed,
+        "ci95": list(wilson(both + neither, n)),
+        "kappa": (agreed - chance)/(1 - chance) if chance < 1 else None,
+    }
 
 def in_words(a: dict) -> str:
     "An agreement as one line."
-    kappa = "no kappa: one of the answers never occurs" if a["kappa"] is None else f"Cohen's kappa {a['kappa']:.2f}"
-    return (f"judge and rule agree on {a['both_true'] + a['both_false']} of {a['n']} ({a['accuracy']:.1%}, 95 % interval {a['ci95'][0]:.1%} - {a['ci95'][1]:.1%}; {kappa}): "
-            f"both true {a['both_true']}, both false {a['both_false']}, only the rule {a['only_rule']}, only the judge {a['only_judge']}")
+    low, high = a["ci95"]
+    agreed = a["both_true"] + a["both_false"]
+    kappa = "no kappa: one of the answers never occurs"
+    if a["kappa"] is not None: kappa = f"Cohen's kappa {a['kappa']:.2f}"
+    return (
+        f"judge and rule agree on {agreed} of {a['n']} "
+        f"({a['accuracy']:.1%}, 95 % interval {low:.1%} - {high:.1%}; {kappa}): "
+        f"both true {a['both_true']}, both false {a['both_false']}, "
+        f"only the rule {a['only_rule']}, only the judge {a['only_judge']}"
+    )

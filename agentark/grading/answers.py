@@ -403,14 +403,23 @@ def grade(text: str, gt: str, kind: str="math") -> bool:
     return equal(extract(text, kind).value, gold(gt, kind), kind)
 
 # %% ../../nbs/02_grading/03_answers.ipynb #0ad8203c
-def is_right(answer: str | None, query: Query) -> bool:
-    "Is this the gold answer, or one of them where a question has several? Code is right when it passes the tests that are its question's gold."
-    if query.kind == "code": return passes_tests(answer, query.gt, query.query)
-    return any(equal(answer, gold, query.kind) for gold in query.golds or [query.gt])
+def is_right(answer: str | None, query: Query) -> bool | None:
+    """Is this the gold answer, or one of them where a question has several? `None` where no rule can tell.
 
-def is_correct(t: Trajectory) -> bool:
-    "Is the answer of the response the gold answer? A failed question is wrong."
-    return not t.error and is_right(extract(t.response, t.kind).value, t)
+    No answer is wrong. Code is right when it passes the tests that are its question's gold.
+    """
+    if answer is None: return False
+    golds = query.golds or [query.gt]
+    if query.kind in ("summary", "open") or not any(g.strip() for g in golds): return None
+    if query.kind == "code": return passes_tests(answer, query.gt, query.query)
+    return any(equal(answer, gold, query.kind) for gold in golds)
+
+# %% ../../nbs/02_grading/03_answers.ipynb #a13c0de2
+def is_correct(t: Trajectory) -> bool | None:
+    "Is the response right, by what the record says, else by the rule? `None`: not judged. A failed question is wrong."
+    if t.error: return False
+    if t.right is not None: return t.right
+    return is_right(extract(t.response, t.kind).value, t)
 
 # %% ../../nbs/02_grading/03_answers.ipynb #66a5bc5a
 def groups(replies, kind: str="math") -> list[list]:
