@@ -55,7 +55,8 @@ def boxed(text: str) -> str | None:
     for m in reversed(deque(_BOX.finditer(text), 8)):
         end = _closed(text, m.end())
         if end is None: break
-        if following is not None and not _BETWEEN.fullmatch(text, end + 1, following): break
+        if following is not None and not _BETWEEN.fullmatch(text, end + 1, following):
+            break
         values.insert(0, text[m.end():end].strip())
         following = m.start()
     return ", ".join(values) if values else None
@@ -121,8 +122,10 @@ def _tree(text: str) -> Node | None:
 
 def _is_phrase(tree: Node) -> bool:
     "Is this prose that happens to be readable, such as `not sure` or `Thus, x = 5`?"
-    if isinstance(tree, Text): return len(tree.words.split()) > 2 or _UNKNOWN.match(tree.words) is not None
-    return isinstance(tree, Set) and len({isinstance(t, Text) for t in tree.items}) > 1
+    if isinstance(tree, Text):
+        return len(tree.words.split()) > 2 or bool(_UNKNOWN.match(tree.words))
+    if not isinstance(tree, Set): return False
+    return {isinstance(t, Text) for t in tree.items} == {True, False}
 
 # %% ../../nbs/02_grading/03_answers.ipynb #fbf0fe00
 def _settled(text: str) -> str | None:
@@ -172,8 +175,10 @@ def _stated(rest: str, sentence: bool=True) -> str | None:
     if m := _FORMULA.match(rest): return _formulas(rest, m)
     clause = rest[:m.start()] if (m := _END.search(rest)) else rest
     if found := _settled(clause): return found
-    if formulas := list(_FORMULA.finditer(clause)): return _formulas(clause, formulas[-1])
-    if "\\" in clause: return clause.strip()      # mathematics outside the grammar: its spelling is all there is
+    if formulas := list(_FORMULA.finditer(clause)):
+        return _formulas(clause, formulas[-1])
+    if "\\" in clause:
+        return clause.strip()      # mathematics outside the grammar: its spelling is all there is
     return _first_number(clause)
 
 # %% ../../nbs/02_grading/03_answers.ipynb #a4abb147
@@ -190,29 +195,36 @@ def _balanced(text: str, start: int, end: int) -> str:
 
 def _around(text: str, start: int, end: int) -> tuple[int, int]:
     "A number's place, widened to the word that it is in and the unit that follows."
-    while start and not text[start - 1].isspace() and text[start - 1] not in "=≈": start -= 1
+    while start and not text[start - 1].isspace() and text[start - 1] not in "=≈":
+        start -= 1
     while end < len(text) and not text[end].isspace(): end += 1
     end += len(_TEXT.match(text, end)[0])
     if unit := _AFTER.match(text, end): end = unit.end()
     return start, end
 
 # %% ../../nbs/02_grading/03_answers.ipynb #dd571d2e
+def _last_match(pattern: re.Pattern, text: str) -> re.Match | None:
+    "The last match of a pattern; None if there is none."
+    last = deque(pattern.finditer(text), 1)
+    return last[0] if last else None
+
 def _last(text: str) -> Answer:
     "The last formula or number of a reply that states nothing."
     digit = max(map(text.rfind, "0123456789"))
     window = text[max(0, digit - 400):digit + 100]
-    formulas = list(_FORMULA.finditer(window))
-    numbers = list(_NUMBER.finditer(window))
-    if formulas and (not numbers or formulas[-1].end() >= numbers[-1].end()):
-        return Answer(_formulas(window, formulas[-1]), "last formula")
-    if not numbers or _UNSURE.search(window[:numbers[-1].start()]): return NONE
-    return Answer(_last_number(window, numbers[-1]), "last number")
+    formula, m = _last_match(_FORMULA, window), _last_match(_NUMBER, window)
+    if formula and (not m or formula.end() >= m.end()):
+        return Answer(_formulas(window, formula), "last formula")
+    if not m or _UNSURE.search(window[:m.start()]):
+        return NONE
+    return Answer(_last_number(window, m), "last number")
 
 def _last_number(text: str, m: re.Match) -> str:
     "The number matched by `m`, with its unit, its brackets and its name."
     start, end = _around(text, *m.span())
     word = _balanced(text, start, end).strip("*_`,;:!?\"'").rstrip(".")
-    if name := _NAME.search(text, max(0, start - 20), start): word = f"{name[1]} = {word}"     # "Thus, x = 5."
+    if name := _NAME.search(text, max(0, start - 20), start):
+        word = f"{name[1]} = {word}"     # "Thus, x = 5."
     if found := _settled(word): return found
     plain = re.fullmatch(r"[-a-zA-Z]*", word.replace(m[0].strip(), "", 1))   # "7-day", but not "\frac{3}{7}"
     return _clean(m[0]) if plain else word
@@ -227,7 +239,8 @@ def visible(text: str) -> str:
 def extract_math(text: str) -> Answer:
     "The mathematical answer in a reply, and how it was found."
     if found := boxed(text): return Answer(found, "boxed")
-    if _BOX.search(text): return NONE       # an empty box, or cut off inside it
+    if _BOX.search(text):
+        return NONE       # an empty box, or cut off inside it
     for announced in (_ANSWER, _RESULT):
         for m in reversed(deque(announced.finditer(text), 20)):
             found = _stated(text[m.end():m.end() + 600], sentence=m[0][-1].isalpha())
@@ -239,11 +252,14 @@ def _unstated(text: str) -> Answer:
     lines = [line for line in text[-2000:].splitlines() if line.strip()]
     if len(lines) > 1 and "\\begin" not in text:   # "17 + 28 = 45.\n45"
         found = _settled(lines[-1])
-        if found and not _is_words(found): return Answer(found, "last line")
+        if found and not _is_words(found):
+            return Answer(found, "last line")
     elif len(text) <= 400:
         found = _settled(text)
-        if found and (_SAYS.fullmatch(found) or not _is_words(found)): return Answer(found, "whole")
-        if "\\" in text and "$" not in text and not _PROSE.search(text): return Answer(text.strip(), "whole")
+        if found and (_SAYS.fullmatch(found) or not _is_words(found)):
+            return Answer(found, "whole")
+        if "\\" in text and "$" not in text and not _PROSE.search(text):
+            return Answer(text.strip(), "whole")
     return _last(text)
 
 def _is_words(text: str) -> bool:
@@ -297,10 +313,11 @@ def extract_choice(text: str, letters: str="ABCDEFGHIJ") -> Answer:
         return Answer(_pick(m), "boxed") if m else NONE
     if _BOX.search(text): return NONE
     plain = re.sub(r"[*$_`]", "", text)
-    if last := deque(stated.finditer(plain), 1): return Answer(_pick(last[0]), "stated")
-    if len(list(islice(option.finditer(text), 2))) == 2: return NONE     # they repeat the options
-    last = deque(alone.finditer(text), 1)
-    return Answer(_pick(last[0]), "letter") if last else NONE
+    if m := _last_match(stated, plain):
+        return Answer(_pick(m), "stated")
+    options = list(islice(option.finditer(text), 2))
+    m = _last_match(alone, text)
+    return Answer(_pick(m), "letter") if m and len(options) < 2 else NONE    # two options: the question again
 
 # %% ../../nbs/02_grading/03_answers.ipynb #36436093
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -312,12 +329,14 @@ def normalized(text: str) -> str:
 def extract_short(text: str) -> Answer:
     "The boxed or stated answer of a reply, else its last line."
     box = boxed(text)
-    if box is not None: return Answer(_STYLE.sub(r"\1", box), "boxed") if box else NONE
+    if box is not None:
+        return Answer(_STYLE.sub(r"\1", box), "boxed") if box else NONE
     lines = [line for line in text[-20_000:].splitlines() if line.strip(" \t*_`")]
     if not lines: return NONE
     found, how = lines[-1], "last line"
     for line in lines:
-        for m in re.finditer(r"\banswers?\s*(?:is|are|:)[\s*_:]{0,9}(\S.*)", line, re.I): found, how = m[1], "stated"
+        for m in re.finditer(r"\banswers?\s*(?:is|are|:)[\s*_:]{0,9}(\S.*)", line, re.I):
+            found, how = m[1], "stated"
     return Answer(re.sub(r"\.(?=\W*$)", "", found).strip(" \t*_`\"'"), how)
 
 # %% ../../nbs/02_grading/03_answers.ipynb #fe549cd7
@@ -327,7 +346,8 @@ def extract_code(text: str) -> Answer:
     A reply without blocks is code as a whole. Indentation stays."""
     blocks = [m[1] for m in re.finditer(r"^```[^\n`]*\n(.*?)^```", text, re.M | re.S)]
     defining = [block for block in blocks if re.search(r"^(?:async def|def|class) ", block, re.M)]
-    if blocks: return Answer((defining or blocks)[-1].rstrip(), "code block")
+    if blocks:
+        return Answer((defining or blocks)[-1].rstrip(), "code block")
     if not text.strip() or "```" in text: return NONE
     return Answer(re.sub(r"\A(?:[ \t]*\n)+", "", text).rstrip(), "whole")
 
@@ -336,7 +356,8 @@ def unfinished(question: str) -> ast.FunctionDef | None:
     "The function that a question begins, when it is Python whose last definition has a docstring and nothing else."
     try: last = ast.parse(question).body[-1]
     except (SyntaxError, ValueError, IndexError, RecursionError, MemoryError): return None
-    if not isinstance(last, ast.FunctionDef) or len(last.body) > 1: return None
+    if not isinstance(last, ast.FunctionDef) or len(last.body) > 1:
+        return None
     return last if ast.get_docstring(last) is not None else None
 
 def completed(code: str, question: str="") -> str:
@@ -344,7 +365,8 @@ def completed(code: str, question: str="") -> str:
 
     After a question that begins one, it is the whole function or its body; elsewhere it is the program."""
     if not (begun := unfinished(question)): return code
-    if re.search(rf"^(?:async )?def {begun.name}\b", code, re.M): return f"{question}\n\n\n{code}"
+    if re.search(rf"^(?:async )?def {begun.name}\b", code, re.M):
+        return f"{question}\n\n\n{code}"
     body = code if code[:1].isspace() else textwrap.indent(code, "    ")
     return f"{question}\n{body}"
 
@@ -367,13 +389,15 @@ _EXTRACT = {
 
 def _extractor(kind: str):
     "The function that extracts answers of this kind."
-    if kind not in _EXTRACT: raise unknown("kind of answer", kind, _EXTRACT)
+    if kind not in _EXTRACT:
+        raise unknown("kind of answer", kind, _EXTRACT)
     return _EXTRACT[kind]
 
 def extract(text: str, kind: str="math") -> Answer:
     "The answer in a reply to a question of this kind. Never raises, and takes time linear in the text."
     reply = visible(text)
-    if kind in ("summary", "open"): return Answer(reply.strip(), "whole") if reply.strip() else NONE
+    if kind in ("summary", "open"):
+        return Answer(reply.strip(), "whole") if reply.strip() else NONE
     return _extractor(kind)(reply)
 
 def equal(a: str | None, b: str | None, kind: str="math") -> bool:
@@ -383,7 +407,8 @@ def equal(a: str | None, b: str | None, kind: str="math") -> bool:
     _extractor(kind)
     if a is None or b is None: return False
     if kind == "math": return equal_math(a, b)
-    if kind == "choice": return a.strip(" ().").upper() == b.strip(" ().").upper() != ""
+    if kind == "choice":
+        return a.strip(" ().").upper() == b.strip(" ().").upper() != ""
     if kind == "code": return a.strip() == b.strip() != ""
     return (normalized(a) or a.strip().lower()) == (normalized(b) or b.strip().lower()) != ""
 
@@ -394,12 +419,14 @@ def gold(gt: str, kind: str="math") -> str:
 
 def readable(gt: str, kind: str="math") -> bool:
     "Can this gold answer be compared by value? A mathematical one outside the grammar equals only its own spelling."
-    if kind == "math": return number(gold(gt)) is not None or _tree(gold(gt)) is not None
+    if kind == "math":
+        return number(gold(gt)) is not None or _tree(gold(gt)) is not None
     return extract_choice(gt).value is not None if kind == "choice" else bool(gt.strip())
 
 def grade(text: str, gt: str, kind: str="math") -> bool:
     "Does a whole reply end in the gold answer? For code: does its program pass the tests that are the gold?"
-    if kind == "code": return passes_tests(extract_code(visible(text)).value, gt)
+    if kind == "code":
+        return passes_tests(extract_code(visible(text)).value, gt)
     return equal(extract(text, kind).value, gold(gt, kind), kind)
 
 # %% ../../nbs/02_grading/03_answers.ipynb #0ad8203c
@@ -451,12 +478,18 @@ def grade_record(record: dict, where: str="record") -> dict:
     if missing:
         found = ", ".join(map(str, record)) or "nothing"
         raise AgentArkError(f"{where}: missing {', '.join(missing)}; found {found}")
-    kind, gt = record.get("kind") or "math", str(record["gold"])
-    answer = extract("" if record["pred"] is None else str(record["pred"]), kind)
-    if kind == "code": correct = passes_tests(answer.value, gt, str(record.get("query") or ""))
-    else: correct = equal(answer.value, gold(gt, kind), kind)
+    kind = record.get("kind") or "math"
+    gt = str(record["gold"])
+    pred = "" if record["pred"] is None else str(record["pred"])
+    answer = extract(pred, kind)
+    if kind == "code":
+        question = str(record.get("query") or "")
+        correct = passes_tests(answer.value, gt, question)
+    else:
+        correct = equal(answer.value, gold(gt, kind), kind)
     out = {**record, "correct": correct, "extracted": answer.value, "how": answer.how}
-    return out if readable(gt, kind) else {**out, "gold_unreadable": True}
+    if not readable(gt, kind): out["gold_unreadable"] = True
+    return out
 
 # %% ../../nbs/02_grading/03_answers.ipynb #0dcd915b
 def _graded(path: Path, count: Counter) -> Iterator[dict]:
@@ -470,7 +503,8 @@ def _graded(path: Path, count: Counter) -> Iterator[dict]:
                 count["unparsed"] += r["extracted"] is None
                 count["unreadable"] += "gold_unreadable" in r
                 yield r
-    if not count["lines"]: raise AgentArkError(f"{path}: no records in it")
+    if not count["lines"]:
+        raise AgentArkError(f"{path}: no records in it")
 
 def grade_file(path, output_path=None) -> Path:
     "Grade a JSONL file, in order, into `output_path` (default `<name>_graded.jsonl` beside it); print what was found."

@@ -90,7 +90,8 @@ _EXACT = {
 }
 
 def _exact_power(a: Fraction, b: Fraction) -> Fraction:
-    if b.denominator > 1 or abs(b) * max(size(a), 1) > MAX_BITS: raise ValueError
+    if b.denominator > 1 or abs(b) * max(size(a), 1) > MAX_BITS:
+        raise ValueError
     return a ** int(b)
 
 def _exact_function(name: str, args: tuple) -> Fraction:
@@ -109,7 +110,8 @@ def too_big(t: Node | tuple) -> bool:
 def _is_huge(t: Pow) -> bool:
     "Has this power too many digits, or is it a tower of which nobody knows how many it has?"
     exponent = exact(t.exponent)
-    if exponent is None: return isinstance(t.exponent, Pow) and not symbols(t.exponent)
+    if exponent is None:
+        return isinstance(t.exponent, Pow) and not symbols(t.exponent)
     base = exact(t.base)
     return base is not None and abs(exponent) * size(base) > MAX_BITS
 
@@ -117,15 +119,20 @@ def _is_huge(t: Pow) -> bool:
 _CONSTANTS = {"pi": math.pi, "e": math.e, "i": 1j}
 _FLOATS = {
     "sin": cmath.sin, "cos": cmath.cos, "tan": cmath.tan,
-    "cot": lambda z: 1 / cmath.tan(z), "sec": lambda z: 1 / cmath.cos(z), "csc": lambda z: 1 / cmath.sin(z),
+    "cot": lambda z: 1 / cmath.tan(z),
+    "sec": lambda z: 1 / cmath.cos(z),
+    "csc": lambda z: 1 / cmath.sin(z),
     "arcsin": cmath.asin, "arccos": cmath.acos, "arctan": cmath.atan,
     "sinh": cmath.sinh, "cosh": cmath.cosh, "tanh": cmath.tanh,
-    "ln": cmath.log, "abs": abs, "factorial": lambda z: math.gamma(z.real + 1),
+    "ln": cmath.log,
+    "abs": abs,
+    "factorial": lambda z: math.gamma(z.real + 1),
 }
 
 def _chosen(point: int, *named) -> float:
     "The value of a variable, or of a call, at one of the two points."
-    return (-1)**point * (0.3 + 2 * zlib.crc32(f"{point}{named}".encode()) / 2**32)
+    share = zlib.crc32(f"{point}{named}".encode()) / 2**32
+    return (-1)**point * (0.3 + 2 * share)
 
 def real_root(t: Root) -> bool:
     r"Is this an odd root of a negative number, such as `\sqrt[3]{-8}`? Then the real root is meant."
@@ -185,7 +192,8 @@ def settled(task: str, a: Node, b: Node) -> bool:
 # %% ../../nbs/02_grading/02_equality.ipynb #746cbdfb
 def _in_order(xs: tuple, ys: tuple, prove: Prover) -> bool:
     "Are the lists the same, item by item?"
-    return len(xs) == len(ys) and all(same(x, y, prove) for x, y in zip(xs, ys))
+    if len(xs) != len(ys): return False
+    return all(same(x, y, prove) for x, y in zip(xs, ys))
 
 def _names(values: tuple) -> set[Node]:
     "The variables that the items of a list speak of."
@@ -194,7 +202,8 @@ def _names(values: tuple) -> set[Node]:
 def _matched(xs: tuple, ys: tuple, prove: Prover) -> bool:
     "Are the lists the same up to order and repetition? Names may be left out only when there is one."
     names, others = _names(xs), _names(ys)
-    if names != others and max(len(names), len(others)) > 1: return False
+    if names != others and max(len(names), len(others)) > 1:
+        return False
     for x in xs:
         if not any(same(x, y, prove) for y in ys): return False
     for y in ys:
@@ -204,11 +213,13 @@ def _matched(xs: tuple, ys: tuple, prove: Prover) -> bool:
 # %% ../../nbs/02_grading/02_equality.ipynb #23a4f33a
 def _measured(t: Node) -> tuple[Node, str | None]:
     "A value and its unit, None if it has none."
-    return (t.value, t.unit) if isinstance(t, Quantity) else (t, None)
+    if isinstance(t, Quantity): return t.value, t.unit
+    return t, None
 
 def _as_equation(t: Node) -> Node:
     "`y = 2x` as the equation that it is too."
-    if not isinstance(t, Is) or not is_expr(t.value) or not symbols(t.value): return t
+    if not isinstance(t, Is) or not is_expr(t.value) or not symbols(t.value):
+        return t
     return Rel("=", t.subject, t.value)
 
 def _said(t: Node) -> Node:
@@ -222,16 +233,28 @@ def _single(t: Node) -> Node:
 # %% ../../nbs/02_grading/02_equality.ipynb #0982a7c3
 def same(a: Node, b: Node, prove: Prover=settled) -> bool:
     "Are two trees the same answer? `prove(task, x, y)` decides pairs of expressions."
-    (a, unit), (b, other) = _measured(a), _measured(b)
-    if unit != other and (None not in (unit, other) or "%" in (unit, other)): return False
+    a, unit = _measured(a)
+    b, other = _measured(b)
+    if not _units_agree(unit, other): return False
     shapes = {type(a), type(b)}
-    if shapes == {Is}: return a.subject == b.subject and same(a.value, b.value, prove)
-    if shapes == {Is, Rel}: a, b = _as_equation(a), _as_equation(b)
-    elif Is in shapes: return same(_said(a), _said(b), prove)
-    if type(a) is not type(b): a, b = _single(a), _single(b)
-    if is_expr(a) and is_expr(b): return prove("equal", a, b)
+    if shapes == {Is}:
+        return a.subject == b.subject and same(a.value, b.value, prove)
+    if shapes == {Is, Rel}:
+        a, b = _as_equation(a), _as_equation(b)
+    elif Is in shapes:
+        return same(_said(a), _said(b), prove)
+    if type(a) is not type(b):
+        a, b = _single(a), _single(b)
+    if is_expr(a) and is_expr(b):
+        return prove("equal", a, b)
     return type(a) is type(b) and _same_shape(a, b, prove)
 
+def _units_agree(unit: str | None, other: str | None) -> bool:
+    "Are the units the same, or is one left out that is not percent?"
+    if unit == other: return True
+    return None in (unit, other) and "%" not in (unit, other)
+
+# %% ../../nbs/02_grading/02_equality.ipynb #a26cf481
 def _same_shape(a: Node, b: Node, prove: Prover) -> bool:
     "Are two answers of one shape, that are no expressions, the same?"
     match a:
@@ -239,9 +262,11 @@ def _same_shape(a: Node, b: Node, prove: Prover) -> bool:
         case Union(): return _matched(a.sets, b.sets, prove)
         case Ratio(): return _in_order(a.terms, b.terms, prove)
         case Seq(opening, closing, items):
-            return (opening, closing) == (b.opening, b.closing) and _in_order(items, b.items, prove)
+            brackets = (opening, closing) == (b.opening, b.closing)
+            return brackets and _in_order(items, b.items, prove)
         case Matrix(rows):
-            return len(rows) == len(b.rows) and all(_in_order(r, q, prove) for r, q in zip(rows, b.rows))
+            if len(rows) != len(b.rows): return False
+            return all(_in_order(r, q, prove) for r, q in zip(rows, b.rows))
         case Rel(): return _same_relation(a, b, prove)
     return a == b   # words, and numbers in a base
 
@@ -249,7 +274,10 @@ def _same_relation(a: Rel, b: Rel, prove: Prover) -> bool:
     "Is the difference of the sides the same, up to a factor? It must be positive in an inequality."
     if a.op != b.op: return False
     task = "proportional" if a.op in ("=", r"\ne") else "same sign"
-    return prove(task, Add(a.left, neg(a.right)), Add(b.left, neg(b.right)))
+    return prove(task, _difference(a), _difference(b))
+
+def _difference(t: Rel) -> Add:
+    return Add(t.left, neg(t.right))
 
 # %% ../../nbs/02_grading/02_equality.ipynb #6bb88bd8
 def to_sympy(t: Node):
@@ -427,7 +455,8 @@ class Workers:
 
     def close(self):
         "End the idle workers; a later question starts new ones."
-        while self.pid == os.getpid() and not self.free.empty(): _end(self.free.get())
+        while self.pid == os.getpid() and not self.free.empty():
+            _end(self.free.get())
 
 # %% ../../nbs/02_grading/02_equality.ipynb #40fa2882
 _workers, _lock = None, threading.Lock()
@@ -436,7 +465,8 @@ def workers() -> Workers:
     "The workers of this process."
     global _workers
     with _lock:
-        if _workers is None or _workers.pid != os.getpid(): _workers = Workers()   # after a fork, not the parent's
+        if _workers is None or _workers.pid != os.getpid():
+            _workers = Workers()   # after a fork, not the parent's
         return _workers
 
 # %% ../../nbs/02_grading/02_equality.ipynb #17a0f1e0
@@ -446,15 +476,19 @@ _LETTERING = re.compile(r" \\text\{([^{}]*)\}")
 def decided(a: str, b: str) -> bool:
     "The verdict of a worker, remembered."
     verdict = workers().ask(a, b)
-    if verdict is None: raise TimeoutError   # not remembered: on a calmer machine it may be settled
+    if verdict is None:
+        raise TimeoutError   # not remembered: on a calmer machine it may be settled
     return verdict
 
 def equal_math(a: str, b: str) -> bool:
     "Are two answers to a mathematical question the same? Never raises and never takes more than a few seconds."
-    if (x := number(a)) is not None and (y := number(b)) is not None: return x == y
-    if len(a) > MAX_CHARS or len(b) > MAX_CHARS: return a.strip() == b.strip() != ""
+    if (x := number(a)) is not None and (y := number(b)) is not None:
+        return x == y
+    if len(a) > MAX_CHARS or len(b) > MAX_CHARS:
+        return a.strip() == b.strip() != ""
     if (a := respell(a)) == (b := respell(b)): return a != ""
-    if _LETTERING.sub(r" \1", a) == _LETTERING.sub(r" \1", b): return True     # 5 \text{ m}, typed as 5 m
+    if _LETTERING.sub(r" \1", a) == _LETTERING.sub(r" \1", b):
+        return True     # 5 \text{ m}, typed as 5 m
     try: return same(read(a), read(b))
     except (Unreadable, RecursionError): return False      # a sum of hundreds of terms is a tree as deep
     except Undecided: pass

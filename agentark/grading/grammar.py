@@ -170,7 +170,8 @@ def is_expr(t: Node) -> bool:
 
 def _expressions(trees: tuple) -> tuple:
     "The trees, if all of them have a value."
-    if not all(map(is_expr, trees)): raise Unreadable("a list, a word or a matrix inside an expression")
+    if not all(map(is_expr, trees)):
+        raise Unreadable("a list, a word or a matrix inside an expression")
     return trees
 
 def join(shape: type[Expr], *trees: Node) -> Expr:
@@ -239,9 +240,11 @@ class Marks:
     def take(self, *kinds: str) -> Mark | None:
         "Take the next mark, any or one of these kinds; None if it is of another."
         if kinds and not self.at(*kinds): return None
-        if self.rest is None: raise Unreadable("something is missing at the end")
+        if self.rest is None:
+            raise Unreadable("something is missing at the end")
         self.steps += 1
-        if self.steps > MAX_STEPS: raise Unreadable("too many ways to read it")
+        if self.steps > MAX_STEPS:
+            raise Unreadable("too many ways to read it")
         mark, self.rest = self.rest
         return mark
 
@@ -271,7 +274,8 @@ def atom(s: Marks) -> Node:
     s.depth += 1
     if s.depth > MAX_DEPTH: raise Unreadable("nested too deeply")
     m = s.take()
-    if m.kind not in _ATOMS: raise Unreadable(f"no place for {m.text!r}")
+    if m.kind not in _ATOMS:
+        raise Unreadable(f"no place for {m.text!r}")
     value = _ATOMS[m.kind](s, m)
     s.depth -= 1
     return value
@@ -311,26 +315,31 @@ def _letter(s: Marks, m: Mark) -> Const | Sym | Call:
 def _number(s: Marks, m: Mark) -> Num | Based:
     if "overline" in m.text: return num(_repeating(m.text))
     if s.take("_"): return _based(s, m)
-    if _is_power_of_ten(s): raise Unreadable("e: a power of ten or Euler's number?")
+    if _is_power_of_ten(s):
+        raise Unreadable("e: a power of ten or Euler's number?")
     if "." in m.text: return num(m.text)
     part = _proper(s)
     return num(m.text) if part is None else num(int(m.text) + part)
 
 def _repeating(text: str) -> Fraction:
     "The value of decimals of which some are repeated for ever."
-    whole, tail, again = re.fullmatch(r"([0-9]*)\.([0-9]*)\\overline\{([0-9]+)\}", text).groups()
-    once = int(whole + tail or 0)
-    return Fraction(int(whole + tail + again) - once, 10**len(tail) * (10**len(again) - 1))
+    m = re.fullmatch(r"([0-9]*)\.([0-9]*)\\overline\{([0-9]+)\}", text)
+    whole, tail, again = m.groups()
+    once, twice = int(whole + tail or 0), int(whole + tail + again)
+    nines = 10**len(again) - 1
+    return Fraction(twice - once, nines * 10**len(tail))
 
 def _based(s: Marks, m: Mark) -> Based:
     "The digits `m` in the base that is their subscript."
     base = script(s)
-    if not isinstance(base, Num) or "." in m.text: raise Unreadable("a subscript that is no base")
+    if not isinstance(base, Num) or "." in m.text:
+        raise Unreadable("a subscript that is no base")
     return Based(m.text.lstrip("0"), base.value)
 
 def _is_power_of_ten(s: Marks) -> bool:
     "Does `e3` or `E-3` follow the number, without a gap?"
-    if not s.at("let") or s.next.text not in "eE" or s.next.gap: return False
+    if not s.at("let") or s.next.text not in "eE" or s.next.gap:
+        return False
     return s.then("num", "+", "-") and not s.rest[1][0].gap
 
 # %% ../../nbs/02_grading/01_grammar.ipynb #9d20429a
@@ -343,7 +352,8 @@ def _proper(s: Marks) -> Fraction | None:
         bottom = num(s.need("num").text)
     elif s.take(r"\frac"): top, bottom = argument(s), argument(s)
     else: return None
-    if _is_whole(top) and _is_whole(bottom) and 0 < top.value < bottom.value: return top.value / bottom.value
+    if _is_whole(top) and _is_whole(bottom) and 0 < top.value < bottom.value:
+        return top.value / bottom.value
     if plain: raise Unreadable("two numbers side by side")
     s.rest = start
     return None
@@ -365,7 +375,8 @@ def argument(s: Marks) -> Node:
         value = total(s)
         s.need("}")
         return value
-    if s.at("num") and s.next.text.isdigit() and len(s.next.text) > 1: return num(s.digit())
+    if s.at("num") and s.next.text.isdigit() and len(s.next.text) > 1:
+        return num(s.digit())
     return atom(s)
 
 @starts(r"\frac")
@@ -381,10 +392,12 @@ def power(s: Marks) -> Node:
     "An atom with its factorials, degrees and exponent."
     base = atom(s)
     while s.take("!"): base = fn("factorial", base)
-    if s.angles and s.take(r"\deg"): base = join(Mul, base, Div(Const("pi"), num(180)))
+    if s.angles and s.take(r"\deg"):
+        base = join(Mul, base, Div(Const("pi"), num(180)))
     if s.take("^"):
         base = join(Pow, base, script(s))
-        if s.at("^", "!"): raise Unreadable("a power of a power needs brackets")
+        if s.at("^", "!"):
+            raise Unreadable("a power of a power needs brackets")
     return base
 
 # %% ../../nbs/02_grading/01_grammar.ipynb #faf52591
@@ -403,12 +416,14 @@ def product(s: Marks) -> Node:
     "Factors up to the next sum; raises `Unreadable` for a product that can be read in two ways, such as `1/2x`."
     left, divided = power(s), False
     while is_expr(left):
-        if s.at("/") and s.then("word", "text"): break      # 18 dollars/day
+        if s.at("/") and s.then("word", "text"):
+            break      # 18 dollars/day
         if m := s.take("*", "/"):
             left = _times(s, left, m.kind)
             divided = m.kind == "/"
         elif _factor_follows(s):
-            if divided or s.at("num"): raise Unreadable("a product that can be read in two ways")
+            if divided or s.at("num"):
+                raise Unreadable("a product that can be read in two ways")
             left = join(Mul, left, power(s))
         else: break
     return left
@@ -460,11 +475,13 @@ def _applied(s: Marks) -> Node:
     "What a function is applied to."
     if s.at("(", "{", "["):
         x = atom(s)
-        if s.at("^", "!"): raise Unreadable("a power of the function or of its argument?")
+        if s.at("^", "!"):
+            raise Unreadable("a power of the function or of its argument?")
         return x
     x = power(s)
     while _factor_follows(s) and not s.at("fn"):
-        if s.at("(", "[") or (s.next.gap and not isinstance(x, Num)): raise Unreadable("where does the argument end?")
+        if s.at("(", "[") or (s.next.gap and not isinstance(x, Num)):
+            raise Unreadable("where does the argument end?")
         x = join(Mul, x, power(s))
     return x
 
@@ -474,7 +491,8 @@ def _root(s: Marks) -> Root:
     if s.take("["):
         index = total(s)
         s.need("]")
-    if s.at("num") and len(s.next.text) > 1: raise Unreadable("where does the root end?")
+    if s.at("num") and len(s.next.text) > 1:
+        raise Unreadable("where does the root end?")
     return join(Root, argument(s), index)
 
 @starts("|")
@@ -508,9 +526,11 @@ def _unit_words(s: Marks) -> str:
     words = ""
     while m := _unit_follows(s):
         words += m.text if m.kind == "/" or words.endswith("/") else f" {m.text}"
-        if m.kind == r"\deg" and s.at("let") and s.next.text in "CF": words += s.take().text
+        if m.kind == r"\deg" and s.at("let") and s.next.text in "CF":
+            words += s.take().text
         if s.take("^"): words += _exponent(s)
-        elif s.at("/") and s.then("word", "let", "text"): words += s.take().text + s.take().text
+        elif s.at("/") and s.then("word", "let", "text"):
+            words += s.take().text + s.take().text
     return words.strip()
 
 # %% ../../nbs/02_grading/01_grammar.ipynb #f76a1cf5
@@ -525,14 +545,16 @@ def _unit(s: Marks, value: Node) -> Node:
     if not words: return value
     name = unit_name(words)
     parts = set(re.split(r"[\s/^-]+", name))
-    if parts & (NOT_UNITS | SCALES.keys()) or not _UNIT.fullmatch(name): raise Unreadable(f"{words!r} is no unit")
+    if parts & (NOT_UNITS | SCALES.keys()) or not _UNIT.fullmatch(name):
+        raise Unreadable(f"{words!r} is no unit")
     return Quantity(value, name)
 
 # %% ../../nbs/02_grading/01_grammar.ipynb #a78680e8
 def _words(s: Marks) -> Sym | Text:
     "An answer in words."
     words = [s.need("text", "word").text.strip()]
-    while m := s.take("text", "word", "let", "-"): words.append(m.text.strip())
+    while m := s.take("text", "word", "let", "-"):
+        words.append(m.text.strip())
     phrase = " ".join(" ".join(words).split())
     if m := re.fullmatch(r"\(?([A-Za-z])\)?", phrase): return Sym(m[1])
     return Text(phrase.lower().strip(" .'\""))
@@ -559,8 +581,10 @@ def _statement(sides: list, ops: list) -> Is | None:
     if not _is_named(x) or any(map(_is_named, middle)): return None
     if inside(x, last): return None
     if set(ops) == {"="}: return Is(x, last)
-    if ops == [r"\in"] and isinstance(last, (Seq, Set, Union)): return Is(x, last)
-    if len(ops) == 1 and _is_constant(last): return Is(x, _ray(ops[0], last))
+    if ops == [r"\in"] and isinstance(last, (Seq, Set, Union)):
+        return Is(x, last)
+    if len(ops) == 1 and _is_constant(last):
+        return Is(x, _ray(ops[0], last))
     return None
 
 def _is_constant(t: Node) -> bool:
@@ -584,10 +608,12 @@ def _between(sides: list, ops: list) -> Is | None:
 def _comparison(sides: list, ops: list) -> Rel | None:
     "Two sides compared, by a sign that points to the right."
     if len(ops) > 1 or ops[0] == r"\in": return None
-    op, left, right = ops[0], *sides
+    op = ops[0]
+    left, right = sides
     if not is_expr(left) or not is_expr(right): return None
     if not symbols((left, right)): return None
-    return Rel(_MIRROR[op], right, left) if op in (">", r"\ge") else Rel(op, left, right)
+    if op in (">", r"\ge"): return Rel(_MIRROR[op], right, left)
+    return Rel(op, left, right)
 
 def relation(sides: list, ops: list) -> Is | Rel:
     "The tree of `sides[0] ops[0] sides[1] ...`."
@@ -604,7 +630,8 @@ _CURRENCIES = (r"\$", r"\euro", r"\pound")
 
 @starts(r"\mathbb")
 def _reals(s: Marks, m: Mark) -> Seq:
-    if argument(s) != Sym("R"): raise Unreadable(f"no place for {m.text!r}")
+    if argument(s) != Sym("R"):
+        raise Unreadable(f"no place for {m.text!r}")
     return REALS
 
 def _money(s: Marks) -> Quantity:
@@ -612,8 +639,10 @@ def _money(s: Marks) -> Quantity:
     minus = s.take("-")
     currency = unit_name(s.take(*_CURRENCIES).kind)
     value, unit = _unit(s, total(s)), ""
-    if isinstance(value, Quantity): value, unit = value.value, value.unit
-    if unit != currency and unit[:1] not in ("", "/"): raise Unreadable("two units")
+    if isinstance(value, Quantity):
+        value, unit = value.value, value.unit
+    if unit != currency and unit[:1] not in ("", "/"):
+        raise Unreadable("two units")
     return Quantity(neg(value) if minus else value, currency if unit == currency else currency + unit)
 
 # %% ../../nbs/02_grading/01_grammar.ipynb #4261125b
@@ -629,7 +658,8 @@ def _union(s: Marks, first: Node) -> Node:
     while _joined(s, first): sets.append(total(s))
     if len(sets) == 1: return first
     for t in sets:
-        if not isinstance(t, (Seq, Set)): raise Unreadable("a union of what are no sets")
+        if not isinstance(t, (Seq, Set)):
+            raise Unreadable("a union of what are no sets")
     return Union(tuple(sets))
 
 # %% ../../nbs/02_grading/01_grammar.ipynb #2a93bdbc
@@ -637,13 +667,15 @@ def _without(s: Marks, value: Node) -> Union:
     "The reals without one number."
     hole = total(s)
     one = isinstance(hole, Set) and len(hole.items) == 1
-    if not one or value != REALS: raise Unreadable("a difference of sets")
+    if not one or value != REALS:
+        raise Unreadable("a difference of sets")
     return _ray(r"\ne", hole.items[0])
 
 def side(s: Marks) -> Node:
     "One side of a relation: words, or a value with its unit."
     if s.at("text", "word"): return _words(s)
-    if s.at(*_CURRENCIES) or (s.at("-") and s.then(*_CURRENCIES)): return _money(s)
+    if s.at(*_CURRENCIES) or (s.at("-") and s.then(*_CURRENCIES)):
+        return _money(s)
     value = total(s)
     sets = _union(s, value)
     if sets is not value: return sets
@@ -673,10 +705,12 @@ def items(s: Marks, split: bool=True) -> tuple[list[Node], set[str]]:
         values.append(item(s))
         if s.split and split: values.append(_other_sign(s, start))
         m = s.take(",", ";", "and", "or")
-        if s.split and (m or len(values) > 1): raise Unreadable("a plus-minus inside brackets")
+        if s.split and (m or len(values) > 1):
+            raise Unreadable("a plus-minus inside brackets")
         if not m: break
         by.add(m.kind)
-        if m.kind == "," and (m := s.take("and", "or")): by.add(m.kind)   # 1, 2, and 3
+        if m.kind == "," and (m := s.take("and", "or")):
+            by.add(m.kind)   # 1, 2, and 3
     s.split = s.split or outer
     return values, by
 
@@ -697,7 +731,8 @@ def bracket(s: Marks, m: Mark) -> Node:
     if not by <= {",", ";"}: raise Unreadable("words between brackets")
     closing = s.need(*_CLOSE[m.kind]).kind
     if len(values) > 1: return Seq(m.kind, closing, tuple(values))
-    if m.kind + closing not in ("()", "[]"): raise Unreadable("brackets that do not match")
+    if m.kind + closing not in ("()", "[]"):
+        raise Unreadable("brackets that do not match")
     return values[0]
 
 # %% ../../nbs/02_grading/01_grammar.ipynb #ec51a113
@@ -729,7 +764,8 @@ def group(s: Marks, m: Mark) -> Node:
     if s.take("}"): return value
     s.rest, s.split = start, outer
     values, _ = items(s, split=False)
-    if s.split != outer: raise Unreadable("a plus-minus inside brackets")
+    if s.split != outer:
+        raise Unreadable("a plus-minus inside brackets")
     s.need("}")
     return Set(tuple(values))
 
@@ -740,7 +776,8 @@ _MATRICES = {"pmatrix", "bmatrix", "matrix", "array", "smallmatrix"}
 def matrix(s: Marks, m: Mark) -> Matrix:
     r"The rows after `\begin`."
     s.need("{")
-    if s.need("word").text not in _MATRICES: raise Unreadable("an unknown environment")
+    if s.need("word").text not in _MATRICES:
+        raise Unreadable("an unknown environment")
     s.need("}")
     if s.take("{"):
         while not s.take("}"): s.take()     # the columns of an array
@@ -748,7 +785,8 @@ def matrix(s: Marks, m: Mark) -> Matrix:
     s.need("{")
     s.need("word")
     s.need("}")
-    if len(set(map(len, rows))) != 1: raise Unreadable("rows of different lengths")
+    if len(set(map(len, rows))) != 1:
+        raise Unreadable("rows of different lengths")
     return Matrix(rows)
 
 def _rows(s: Marks) -> tuple:
@@ -764,9 +802,11 @@ def _rows(s: Marks) -> tuple:
 def _listed(values: list, by: set) -> Is | Set:
     "Several items as one answer."
     first, *rest = values
-    if isinstance(first, Is) and is_expr(first.value) and all(map(is_expr, rest)):
+    named = isinstance(first, Is) and is_expr(first.value)
+    if named and all(map(is_expr, rest)):
         return Is(first.subject, Set((first.value, *rest)))
-    if not all(isinstance(v, Is) and v.subject == first.subject for v in values): return Set(tuple(values))
+    if not all(isinstance(v, Is) and v.subject == first.subject for v in values):
+        return Set(tuple(values))
     said = tuple(v.value for v in values)
     if all(map(is_expr, said)): return Is(first.subject, Set(said))
     if by == {"or"}: return Is(first.subject, Union(said))
@@ -780,5 +820,6 @@ def read(text: str) -> Node:
         values, by = items(s)
     except (RecursionError, ValueError) as e:     # ValueError: more digits than Python converts
         raise Unreadable(str(e)) from None
-    if s.rest is not None: raise Unreadable(f"no place for {s.next.text!r}")
+    if s.rest is not None:
+        raise Unreadable(f"no place for {s.next.text!r}")
     return values[0] if len(values) == 1 else _listed(values, by)

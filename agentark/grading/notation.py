@@ -25,7 +25,8 @@ _PLAIN = re.compile(r"""
 # %% ../../nbs/02_grading/00_notation.ipynb #4a33c66a
 def number(text: str) -> Fraction | None:
     "The exact value of a text that is one plain number (sign, `$`, thousands separators, decimals, `a/b`), else None."
-    if not (m := _PLAIN.fullmatch(text.strip().replace("−", "-"))): return None
+    if not (m := _PLAIN.fullmatch(text.strip().replace("−", "-"))):
+        return None
     digits = m[2].replace(",", "").replace(" ", "")
     try:
         # text is slow to parse as a fraction, and most answers are integers
@@ -115,7 +116,8 @@ def _run(run: str, gap: bool) -> list[Mark]:
     if run in ("and", "or"): return [Mark(run, run, gap)]
     if run in _FUNCTIONS: return [Mark("fn", run, gap)]
     if run.lower() == "pi": return [Mark(r"\pi", run, gap)]
-    if run.lower() in ("inf", "infinity"): return [Mark(r"\infty", run, gap)]
+    if run.lower() in ("inf", "infinity"):
+        return [Mark(r"\infty", run, gap)]
     if run in _GREEK and len(run) > 2: return [Mark("let", run, gap)]
     if len(run) > 1 and _is_word(run): return [Mark("word", run, gap)]
     return [Mark("let", c, gap and not i) for i, c in enumerate(run)]
@@ -128,7 +130,8 @@ def _text(s: str, gap: bool) -> list[Mark]:
     if s in _FUNCTIONS: return [Mark("fn", s, gap)]
     if s in ("e", "i"): return [Mark("let", s, gap)]
     if number(s) is None: return [Mark("text", s, True)] if s else []
-    if re.fullmatch(r"[0-9.]+", s): return [Mark("num", s.rstrip("."), gap)]
+    if re.fullmatch(r"[0-9.]+", s):
+        return [Mark("num", s.rstrip("."), gap)]
     return marks(respell(s))
 
 # %% ../../nbs/02_grading/00_notation.ipynb #285f8f26
@@ -154,8 +157,10 @@ def _found(kind: str, s: str, gap: bool) -> list[Mark]:
     if kind == "run": return _run(s, gap)
     if kind == "text": return _text(s.strip(), gap)
     if kind == "num": return [Mark("num", s, gap)]
-    if kind == "cmd" and s[1:] in _FUNCTIONS: return [Mark("fn", s[1:], gap)]
-    if kind == "cmd" and s[1:] in _GREEK: return [Mark("let", s[1:], gap)]
+    if kind == "cmd" and s[1:] in _FUNCTIONS:
+        return [Mark("fn", s[1:], gap)]
+    if kind == "cmd" and s[1:] in _GREEK:
+        return [Mark("let", s[1:], gap)]
     sign = _SIGNS.get(s, s)
     return [Mark(sign, sign, gap)]
 
@@ -167,7 +172,8 @@ def marks(text: str) -> list[Mark]:
         i += gap
         if depth == 0 and (m := _THOUSANDS.match(text, i)):     # inside brackets a comma separates: (1,234) is a point
             found = [Mark("num", m[0].replace(",", ""), gap)]
-        elif m := _MARK.match(text, i): found = _found(m.lastgroup, m[m.lastgroup], gap)
+        elif m := _MARK.match(text, i):
+            found = _found(m.lastgroup, m[m.lastgroup], gap)
         else: raise Unreadable(f"unknown sign {text[i:i + 1]!r}")
         out += found
         if found: depth += _NESTING.get(found[-1].kind, 0)
@@ -194,7 +200,8 @@ _NAMES = {
     "$": r"dollar usd \$ buck", "¢": "cent penny pennie", "euro": r"eur \euro", "pound sterling": r"gbp \pound",
 }
 _UNITS = {}     # each name of a unit -> the one by which it is compared
-for _unit, _words in _NAMES.items(): _UNITS.update(dict.fromkeys(_words.split(), _unit))
+for _unit, _words in _NAMES.items():
+    _UNITS.update(dict.fromkeys(_words.split(), _unit))
 _POWERS = {"sq": "^2", "cu": "^3"}
 
 # %% ../../nbs/02_grading/00_notation.ipynb #e83bb11c
