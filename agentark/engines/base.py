@@ -7,7 +7,8 @@ __all__ = ['Sampling', 'Request', 'Reply', 'EngineError', 'TransportError', 'Con
            'open_tokenizer', 'chat_ids', 'EngineGroup', 'Loop']
 
 # %% ../../nbs/04_engines/00_base.ipynb #ae4c60ec
-import asyncio, threading
+import asyncio
+import threading
 from dataclasses import dataclass
 from ..core.config import AgentArkError, unknown
 
@@ -15,22 +16,25 @@ from ..core.config import AgentArkError, unknown
 @dataclass(frozen=True)
 class Sampling:
     "How to draw a reply."
-    temperature: float = 0.5              # 0 is greedy
-    max_tokens: int = 4096                # of the reply
-    stop: tuple[str, ...] = ()            # the reply ends before any of these
+    temperature: float = 0.5                # 0 is greedy
+    max_tokens: int = 4096                  # of the reply
+    stop: tuple[str, ...] = ()              # the reply ends before any of these
     choices: tuple[str, ...] | None = None  # the reply must be one of these
 
     def __post_init__(self):
-        if not self.temperature >= 0: raise AgentArkError(f"temperature must be 0 (greedy) or more, not {self.temperature}")
-        if self.max_tokens < 1: raise AgentArkError(f"max_tokens must be at least 1, not {self.max_tokens}")
+        if not self.temperature >= 0:   # NaN too
+            raise AgentArkError(f"temperature must be 0 (greedy) or more, not {self.temperature}")
+        if self.max_tokens < 1:
+            raise AgentArkError(f"max_tokens must be at least 1, not {self.max_tokens}")
 
+# %% ../../nbs/04_engines/00_base.ipynb #5ca33f9d
 @dataclass(frozen=True)
 class Request:
     "One chat to continue."
     messages: list[dict]   # `{role, content}`
     sampling: Sampling = Sampling()
     seed: int = 0
-    origin: tuple = ()        # (query id, agent, turn): for scripts and logs, never shown to a model
+    origin: tuple = ()        # (query id, agent, turn): the scheduler's priority and a script's key; no model sees it
     model: str | None = None  # which of several models; default: the engine's own
 
 # %% ../../nbs/04_engines/00_base.ipynb #f92d8bf7
@@ -52,9 +56,9 @@ class ContextOverflow(EngineError):
     "The prompt does not fit the model's context."
 
 class EngineDead(EngineError):
-    "The engine has ended and answers nothing any more: the run ends with it, since all further questions would only fail."
+    "The engine has ended and answers nothing any more: the run ends, since all further questions would only fail."
 
-# %% ../../nbs/04_engines/00_base.ipynb #295ab157
+# %% ../../nbs/04_engines/00_base.ipynb #6deceb88
 class Engine:
     "Anything that answers requests."
     name: str = "engine"
@@ -63,7 +67,7 @@ class Engine:
     context_length: int = 8192  # tokens of prompt and reply together
 
     async def generate(self, requests: list[Request]) -> list[Reply | EngineError]:
-        "One reply (or error) a request, in order."
+        "One reply (or error) a request, in order; raises `EngineError` where the whole batch failed."
         raise NotImplementedError
 
     def count_tokens(self, messages: list[dict]) -> int:
@@ -77,26 +81,31 @@ class Engine:
 
     def close(self): "Give back memory and connections."
 
-# %% ../../nbs/04_engines/00_base.ipynb #6deceb88
+# %% ../../nbs/04_engines/00_base.ipynb #a537676f
 def open_tokenizer(path: str, apply_chat_template: bool=True):
-    "The tokenizer of a folder or hub id; without its chat template if that is not to be applied."
+    "The tokenizer of a model folder or hub id; without its chat template if that is not to be applied."
     from transformers import AutoTokenizer
     tokenizer = AutoTokenizer.from_pretrained(path)
     if not apply_chat_template: tokenizer.chat_template = None
     return tokenizer
 
 def chat_ids(tokenizer, messages: list[dict]) -> list[int]:
-    "Token ids of a chat, ready for the reply; plain text for a base model without a chat template. The same on every engine."
-    if tokenizer.chat_template: return tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
-    return tokenizer("\n\n".join(m["content"] for m in messages) + "\n\n").input_ids
+    "Token ids of a chat, ready for the reply; of its plain text if the tokenizer has no chat template."
+    if tokenizer.chat_template:
+        return tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    text = "\n\n".join(m["content"] for m in messages)
+    return tokenizer(text + "\n\n").input_ids
 
-# %% ../../nbs/04_engines/00_base.ipynb #88c0adea
+# %% ../../nbs/04_engines/00_base.ipynb #17dbfe97
 class EngineGroup(Engine):
     "Several engines as one; the first is the default. Its limits are those of the tightest."
+
     def __init__(self, engines: list[Engine]):
         self.engines = {e.name: e for e in engines}
-        self.name, self.batched = engines[0].name, any(e.batched for e in engines)
-        self.max_batch, self.context_length = min(e.max_batch for e in engines), min(e.context_length for e in engines)
+        self.name = engines[0].name
+        self.batched = any(e.batched for e in engines)
+        self.max_batch = min(e.max_batch for e in engines)
+        self.context_length = min(e.context_length for e in engines)
 
     def of(self, model: str | None) -> Engine:
         if model is None: return self.engines[self.name]
@@ -104,16 +113,20 @@ class EngineGroup(Engine):
         return self.engines[model]
 
     async def generate(self, requests: list[Request]) -> list[Reply | EngineError]:
-        parts = {m: [i for i, r in enumerate(requests) if (r.model or self.name) == m] for m in self.engines}
-        async def one(model, places):
-            try: return await self.engines[model].generate([requests[i] for i in places])
-            except Exception as e: return [e]*len(places)   # a fault of one model is not the others'
-        parts, out = {m: places for m, places in parts.items() if places}, [None]*len(requests)
-        for places, replies in zip(parts.values(), await asyncio.gather(*(one(*p) for p in parts.items()))):
-            for i, reply in zip(places, replies): out[i] = reply
+        indices = {}   # model -> which of the requests are its own
+        for i, r in enumerate(requests): indices.setdefault(r.model or self.name, []).append(i)
+        replies = await asyncio.gather(*(self._ask(model, requests, mine) for model, mine in indices.items()))
+        out = [None]*len(requests)
+        for mine, answered in zip(indices.values(), replies):
+            for i, reply in zip(mine, answered): out[i] = reply
         return out
 
-    def count_tokens(self, messages: list[dict]) -> int: return self.engines[self.name].count_tokens(messages)
+    async def _ask(self, model: str, requests: list[Request], indices: list[int]) -> list[Reply | Exception]:
+        requests = [requests[i] for i in indices]
+        try: return await self.of(model).generate(requests)
+        except Exception as e: return [e]*len(requests)   # a fault of one model is not the others'
+
+    def count_tokens(self, messages: list[dict]) -> int: return self.of(None).count_tokens(messages)
 
     def close(self):
         for e in self.engines.values(): e.close()
@@ -121,6 +134,7 @@ class EngineGroup(Engine):
 # %% ../../nbs/04_engines/00_base.ipynb #f369fd0a
 class Loop:
     "An event loop in a thread of its own."
+
     def __init__(self):
         self.loop = asyncio.new_event_loop()
         threading.Thread(target=self.loop.run_forever, daemon=True).start()

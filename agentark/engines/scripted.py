@@ -6,7 +6,8 @@
 __all__ = ['says', 'Scripted', 'calculator', 'replay']
 
 # %% ../../nbs/04_engines/01_scripted.ipynb #b4a5b3c4
-import asyncio, re
+import asyncio
+import re
 from collections import Counter
 from ..core.records import Trajectory, stable_hash
 from .base import Engine, EngineError, Reply, Request
@@ -19,8 +20,21 @@ def says(text: str):
 class Scripted(Engine):
     "Replies from a script keyed by `(agent, turn)`, else from a rule; a reply may be an exception."
     name = "scripted"
-    def __init__(self, script: dict | None=None, default=says("I do not know."), max_batch: int=1024, delay: float=0, context_length: int=8192, batched: bool=True):
-        self.script, self.default, self.max_batch, self.delay, self.context_length, self.batched = script or {}, default, max_batch, delay, context_length, batched
+
+    def __init__(self,
+                 script: dict | None=None,         # (agent, turn) -> text or exception
+                 default=says("I do not know."),   # a rule: request -> text or exception, for what is not in the script
+                 max_batch: int=1024,
+                 delay: float=0,                   # seconds that a batch takes
+                 context_length: int=8192,         # in words
+                 batched: bool=True,
+                ):
+        self.script = script or {}
+        self.default = default
+        self.max_batch = max_batch
+        self.delay = delay
+        self.context_length = context_length
+        self.batched = batched
         self.batches = []  # sizes, in order: what the scheduler made of the requests
 
     async def generate(self, requests: list[Request]) -> list[Reply | EngineError]:
@@ -32,9 +46,10 @@ class Scripted(Engine):
         text = self.script.get(request.origin[-2:])
         if text is None: text = self.default(request)
         if isinstance(text, Exception): return text
+        prompt = self.count_tokens(request.messages)
         words, most = text.split(), request.sampling.max_tokens
-        if len(words) > most: return Reply(" ".join(words[:most]), "length", self.count_tokens(request.messages), most)
-        return Reply(text, "stop", self.count_tokens(request.messages), len(words))
+        if len(words) > most: return Reply(" ".join(words[:most]), "length", prompt, most)
+        return Reply(text, "stop", prompt, len(words))
 
     def count_tokens(self, messages: list[dict]) -> int:
         "Words, which is all the tokens a script has."
@@ -45,24 +60,33 @@ _CHAIN = re.compile(r"-?\d+(?:\s*[+-]\s*\d+)+")
 _SHOWN = re.compile(r"answer is[^\d-]{0,20}(-?\d+)", re.I)
 
 def calculator(slip: float=0.4):
-    "A rule that solves `a + b - c`, wrongly in a share `slip` of the seeds, and follows the majority of the answers it is shown."
+    "A rule that solves `a + b - c`, wrongly for a share `slip` of the seeds; it follows the majority of answers shown."
     def rule(request: Request) -> str:
         text = request.messages[-1]["content"]
-        shown = Counter(_SHOWN.findall(text)).most_common(1)
-        if shown: return f"Most of these solutions agree. The answer is {shown[0][0]}."
-        chains = _CHAIN.findall(text)
-        terms = re.sub(r"\s", "", chains[-1] if chains else "0")
-        value = sum(int(n) for n in re.findall(r"[+-]?\d+", terms))
-        if stable_hash("slip", request.seed) % 1000 < 1000*slip: value += 1 + request.seed % 3
-        return f"{chains[-1] if chains else terms} = {value}. The answer is {value}."
+        shown = Counter(_SHOWN.findall(text))
+        if shown:
+            answer, _ = shown.most_common(1)[0]
+            return f"Most of these solutions agree. The answer is {answer}."
+
+        chain = (_CHAIN.findall(text) or ["0"])[-1]
+        terms = re.findall(r"[+-]?\d+", re.sub(r"\s", "", chain))
+        value = sum(map(int, terms))
+        if stable_hash("slip", request.seed) % 1000 < 1000*slip:
+            value += 1 + request.seed % 3
+        return f"{chain} = {value}. The answer is {value}."
     return rule
 
 # %% ../../nbs/04_engines/01_scripted.ipynb #e1fa8c45
 def replay(trajectories: list[Trajectory]):
-    "A rule that says again what was said in these trajectories; its reply is an `EngineError` to any other prompt."
-    said = {(t.id, c.id): c for t in trajectories for c in t.calls}
+    "A rule that says again what was said in these trajectories; its reply to any other prompt is an `EngineError`."
+    recorded = {}   # (query id, call id) -> call
+    for t in trajectories:
+        for c in t.calls: recorded[t.id, c.id] = c
+
     def rule(request: Request) -> str | EngineError:
         question, agent, turn = request.origin
-        c = said.get((question, f"{agent}.{turn}"))
-        return c.text if c and request.messages[-len(c.messages):] == c.messages else EngineError(f"the recorded run has no such call: question {question}, agent {agent}, turn {turn}")
+        call = recorded.get((question, f"{agent}.{turn}"))
+        if call and request.messages[-len(call.messages):] == call.messages:
+            return call.text
+        return EngineError(f"the recorded run has no such call: question {question}, agent {agent}, turn {turn}")
     return rule
