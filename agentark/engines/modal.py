@@ -111,7 +111,8 @@ def check(model: str, gpu: str, gpu_count: int):
         raise AgentArkError(f"not a GPU: {gpu!r} times {gpu_count}; for two H100 say --gpu H100 --gpu_count 2")
 
 # %% ../../nbs/04_engines/07_modal.ipynb #b4746281
-def _use(model: str) -> str: return f"agentark infer --method_name llm_debate --test_dataset_name GSM8K --model_name {model}"
+def _use(model: str) -> str:
+    return f"agentark infer --method_name llm_debate --test_dataset_name GSM8K --model_name {model}"
 
 def deploy(model: str, app, function) -> str:
     "Deploy an app and return its address."
