@@ -1,114 +1,201 @@
 "The reply cache on the command line: the same results with it and without, and no fault of it reaches a run."
-import json, os, signal, subprocess, time
+import json
+import os
+import signal
+import subprocess
+import time
 import pytest
-from agentark.engines.models import prepare
 from conftest import AGENTARK, ROOT
+from agentark.engines.models import prepare
 
-def entries(folder): return [p for p in (folder/"replies").rglob("*") if p.is_file()]
+DEBATE = ["infer", "--method_name", "llm_debate", "--test_dataset_name", "reasoning_gym:chain_sum"]
+DEBATE += ["--max_samples", "4", "--model_max_tokens", "30"]   # 24 calls
+
+
+def entries(folder) -> list: return [p for p in (folder/"replies").rglob("*") if p.is_file()]
 
 def records(path) -> list:
     "Trajectories without their times."
-    return [{k: v for k, v in json.loads(line).items() if k != "wall_s"} for line in path.read_text().split("\n")[:-1]]
+    rows = [json.loads(line) for line in path.read_text().split("\n")[:-1]]
+    for row in rows: row.pop("wall_s")
+    return rows
+
+def by_id(path) -> list: return sorted(records(path), key=lambda r: r["id"])
+
+def known(done) -> list[str]:
+    "What a run says of its replies: `0 of 24 replies of tiny-random from the cache`."
+    return [line for line in done.stdout.splitlines() if line.endswith("from the cache")]
+
+def start(path, cache, *args, **kw):
+    "Start a run that adds to a cache."
+    return subprocess.Popen(
+        [AGENTARK, *args, "--cache", "write", "--output_path", str(path)],
+        cwd=ROOT,
+        env={**os.environ, "AGENTARK_CACHE": str(cache)},
+        text=True,
+        **kw,
+    )
 
 @pytest.fixture
-def infer(agentark, agentark_process, tmp_path):
-    "Run a debate of 24 calls into a file, with a cache of this test's own (but for the prepared models)."
-    (tmp_path/"cache").mkdir(); (tmp_path/"cache"/"models").symlink_to(prepare("tiny-random").parent)
+def cache(tmp_path):
+    "A cache of this test's own, but for the prepared models."
+    folder = tmp_path/"cache"
+    folder.mkdir()
+    (folder/"models").symlink_to(prepare("tiny-random").parent)
+    return folder
+
+@pytest.fixture
+def infer(agentark, agentark_process, tmp_path, cache):
+    "Run the debate into a file; what the command line said, and the file."
     def run(name, *args, model="scripted", check=True, **env):
         path = tmp_path/f"{name}.jsonl"
         command = agentark_process if "PYTHONPATH" in env else agentark
-        done = command("infer", "--method_name", "llm_debate", "--test_dataset_name", "reasoning_gym:chain_sum", "--model_name", model, "--model_max_tokens", 30, "--max_samples", 4,
-                        "--output_path", path, *args, check=check, **{"AGENTARK_CACHE": str(tmp_path/"cache"), **env})
+        env = {"AGENTARK_CACHE": str(cache), **env}
+        done = command(*DEBATE, "--model_name", model, "--output_path", path, *args, check=check, **env)
         return done, path
     return run
 
+def without_torch(folder) -> dict:
+    "An environment in which torch cannot be loaded."
+    folder.mkdir()
+    (folder/"torch.py").write_text("raise ImportError('torch was loaded')\n")
+    paths = [str(folder), os.environ.get("PYTHONPATH")]
+    return {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+
 def test_a_second_run_asks_nobody(infer, tmp_path):
-    first, a = infer("a", "--cache", "write", model="tiny-random", OPENAI_API_KEY="sk-do-not-keep-me")
-    (tmp_path/"no").mkdir(); (tmp_path/"no"/"torch.py").write_text("raise ImportError('torch was loaded')\n")
-    no_torch = {"PYTHONPATH": os.pathsep.join(filter(None, [str(tmp_path/"no"), os.environ.get("PYTHONPATH")]))}
-    assert infer("x", model="tiny-random", check=False, **no_torch)[0].returncode, "this test would not see that torch is loaded"
+    no_torch = without_torch(tmp_path/"no")
+    fails, _ = infer("x", model="tiny-random", check=False, **no_torch)
+    assert fails.returncode, "this test would not see that torch is loaded"
+    first, a = infer("a", "--cache", "write", model="tiny-random")
     again, b = infer("b", "--cache", "read", model="tiny-random", **no_torch)
     plain, c = infer("c", model="tiny-random")
-    assert records(a) == records(b) == records(c) and "from the cache" not in plain.stdout
-    assert "\n0 of 24 replies of tiny-random from the cache" in "\n" + first.stdout and "\n24 of 24 replies of tiny-random from the cache" in "\n" + again.stdout
-    everything = b"".join(p.read_bytes() for p in [*entries(tmp_path/"cache"), *tmp_path.glob("*.json*")])
-    assert b"sk-do-not" not in everything and "sk-do-not" not in first.stdout + first.stderr
+    assert records(a) == records(b) == records(c)
+    assert known(first) == ["0 of 24 replies of tiny-random from the cache"]
+    assert known(again) == ["24 of 24 replies of tiny-random from the cache"]
+    assert not known(plain)
 
-def test_read_adds_nothing(infer, tmp_path):
+def test_the_key_is_not_kept(infer, tmp_path, cache):
+    done, _ = infer("a", "--cache", "write", model="tiny-random", OPENAI_API_KEY="sk-do-not-keep-me")
+    files = [*entries(cache), *tmp_path.glob("*.json*")]
+    assert len(files) > 24
+    for p in files: assert b"sk-do-not" not in p.read_bytes()
+    assert "sk-do-not" not in done.stdout + done.stderr
+
+def test_read_adds_nothing(infer, cache):
     done, _ = infer("a", "--cache", "read")
-    assert not (tmp_path/"cache"/"replies").exists() and "0 of 24" in done.stdout
+    assert not (cache/"replies").exists()
+    assert "0 of 24" in done.stdout
     infer("b", "--cache", "write", "--max_samples", 2)
-    before = sorted(entries(tmp_path/"cache"))
-    done, c = infer("c", "--cache", "read")
-    assert sorted(entries(tmp_path/"cache")) == before and "12 of 24" in done.stdout
+    before = sorted(entries(cache))
+    done, _ = infer("c", "--cache", "read")
+    assert sorted(entries(cache)) == before
+    assert "12 of 24" in done.stdout
 
 def test_another_seed_temperature_or_prompt_is_another_entry(infer):
     infer("a", "--cache", "write")
-    for i, other in enumerate((("--seed", 1), ("--model_temperature", 0.7), ("--model_max_tokens", 9), ("--no_apply_chat_template",))):
-        assert "\n0 of 24" in "\n" + infer(f"o{i}", "--cache", "write", *other)[0].stdout, other
+    others = [
+        ("--seed", 1),
+        ("--model_temperature", 0.7),
+        ("--model_max_tokens", 9),
+        ("--no_apply_chat_template",),
+    ]
+    for i, other in enumerate(others):
+        done, _ = infer(f"o{i}", "--cache", "write", *other)
+        assert known(done) == ["0 of 24 replies of scripted from the cache"], other
 
-def test_damaged_entries_are_asked_again(infer, tmp_path):
+def test_damaged_entries_are_asked_again(infer, cache):
+    damages = [
+        lambda data: b"",
+        lambda data: data[:-1],
+        lambda data: b"\0" * 100,
+        lambda data: data.replace(b'"', b"'", 1),
+    ]
     _, a = infer("a", "--cache", "write")
-    for i, p in enumerate(entries(tmp_path/"cache")): p.write_bytes([b"", p.read_bytes()[:-1], b"\0" * 100, p.read_bytes().replace(b'"', b"'", 1)][i % 4])
+    for i, p in enumerate(entries(cache)): p.write_bytes(damages[i % 4](p.read_bytes()))
     done, b = infer("b", "--cache", "write")
-    assert "0 of 24" in done.stdout and records(a) == records(b)
-    assert "24 of 24" in infer("c", "--cache", "read")[0].stdout
+    assert "0 of 24" in done.stdout
+    assert records(a) == records(b)
+    done, _ = infer("c", "--cache", "read")
+    assert "24 of 24" in done.stdout
 
 @pytest.mark.slow
-def test_killed_and_continued(tmp_path, infer):
+def test_killed_and_continued(infer, tmp_path, cache):
+    args = [*DEBATE, "--model_name", "tiny-random", "--max_live", "1", "--batch_size", "1", "--overwrite"]
     for n in (1, 9, 17):
-        run = subprocess.Popen([AGENTARK, "infer", "--method_name", "llm_debate", "--test_dataset_name", "reasoning_gym:chain_sum", "--model_name", "tiny-random", "--model_max_tokens", "30", "--max_samples", "4", "--max_live", "1",
-                                "--batch_size", "1", "--overwrite", "--cache", "write", "--output_path", str(tmp_path/"killed.jsonl")], cwd=ROOT, env={**os.environ, "AGENTARK_CACHE": str(tmp_path/"cache")}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        run = start(tmp_path/"killed.jsonl", cache, *args, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.time() + 60
-        while len(entries(tmp_path/"cache")) < n and run.poll() is None and time.time() < deadline: time.sleep(0.002)
-        run.send_signal(signal.SIGKILL); run.wait()
+        while len(entries(cache)) < n and run.poll() is None and time.time() < deadline: time.sleep(0.002)
+        run.send_signal(signal.SIGKILL)
+        run.wait()
     done, a = infer("a", "--cache", "write", model="tiny-random")
-    assert records(a) == records(infer("plain", model="tiny-random")[1]) and "\n0 of" not in "\n" + done.stdout
+    _, plain = infer("plain", model="tiny-random")
+    assert records(a) == records(plain)
+    said, = known(done)
+    assert not said.startswith("0 of")
 
 @pytest.fixture
 def small_disk(tmp_path):
     "A disk of 64 kB; skips where none can be mounted."
-    (tmp_path/"disk").mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", tmp_path/"disk"], capture_output=True).returncode: pytest.skip("no right to mount a disk")
-    yield tmp_path/"disk"
-    subprocess.run(["umount", tmp_path/"disk"], check=True)
+    disk = tmp_path/"disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk]
+    if subprocess.run(mount, capture_output=True).returncode: pytest.skip("no right to mount a disk")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
 
-def test_full_disk(infer, tmp_path, small_disk):
-    (tmp_path/"cache"/"replies").symlink_to(small_disk)
+def test_full_disk(infer, cache, small_disk):
+    (cache/"replies").symlink_to(small_disk)
     done, a = infer("a", "--cache", "write")
-    assert "No space left" in done.stderr and done.stderr.count("cannot add to the cache") == 1
-    assert records(a) == records(infer("plain")[1])
-    kept = len(entries(tmp_path/"cache"))
-    assert 0 < kept < 20 and "0 of 24" not in infer("b", "--cache", "read")[0].stdout
+    _, plain = infer("plain")
+    assert "No space left" in done.stderr
+    assert done.stderr.count("cannot add to the cache") == 1
+    assert records(a) == records(plain)
+    assert 0 < len(entries(cache)) < 20
+    done, _ = infer("b", "--cache", "read")
+    assert "0 of 24" not in done.stdout
 
-def test_a_folder_that_cannot_be_written(infer, tmp_path):
-    (tmp_path/"cache"/"replies").write_text("in the way")
+def test_a_folder_that_cannot_be_written(infer, cache):
+    (cache/"replies").write_text("in the way")
     done, a = infer("a", "--cache", "write")
-    assert done.stderr.count("cannot add to the cache") == 1 and records(a) == records(infer("plain")[1])
+    _, plain = infer("plain")
+    assert done.stderr.count("cannot add to the cache") == 1
+    assert records(a) == records(plain)
 
-def test_eight_runs_at_once(tmp_path, agentark):
-    args = ["infer", "--method_name", "self_consistency", "--test_dataset_name", "reasoning_gym:chain_sum", "--model_name", "scripted", "--max_samples", "50", "--cache", "write"]
-    env = {**os.environ, "AGENTARK_CACHE": str(tmp_path/"cache")}
-    runs = [subprocess.Popen([AGENTARK, *args, "--output_path", str(tmp_path/f"{i}.jsonl")], cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for i in range(8)]
-    assert [r.communicate()[1].count("Traceback") + r.returncode for r in runs] == [0]*8
-    agentark(*args[:-2], "--output_path", tmp_path/"plain.jsonl", check=True)
-    order = lambda path: sorted(records(path), key=lambda r: r["id"])
-    assert all(order(tmp_path/f"{i}.jsonl") == order(tmp_path/"plain.jsonl") for i in range(8))
-    assert not [p for p in entries(tmp_path/"cache") if "." in p.name]
+def test_eight_runs_at_once(agentark, tmp_path):
+    args = ["infer", "--method_name", "self_consistency", "--test_dataset_name", "reasoning_gym:chain_sum"]
+    args += ["--model_name", "scripted", "--max_samples", "50"]
+    paths = [tmp_path/f"{i}.jsonl" for i in range(8)]
+    folder = tmp_path/"cache"
+    runs = [start(path, folder, *args, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for path in paths]
+    for run in runs:
+        _, err = run.communicate()
+        assert run.returncode == 0, err
+        assert "Traceback" not in err
+    agentark(*args, "--output_path", tmp_path/"plain.jsonl", check=True)
+    for path in paths: assert by_id(path) == by_id(tmp_path/"plain.jsonl")
+    kept = entries(folder)
+    assert kept
+    assert not [p for p in kept if "." in p.name]
 
-def test_mistakes(infer):
-    done, _ = infer("a", "--cache", "write", "--cache_gb", 0, check=False)
-    assert done.returncode == 1 and "more than 0 GB" in done.stderr
-    done, _ = infer("b", "--cache", "on", check=False)
-    assert done.returncode == 2 and "off" in done.stderr and "write" in done.stderr
-    done, _ = infer("c", "--cache", "write", "--tensor_parallel_size", 2, model="tiny-random", check=False)
-    assert done.returncode == 1 and "add --use_vllm" in done.stderr
+MISTAKES = [
+    ("scripted", ["--cache_gb", 0], 1, ["more than 0 GB"]),
+    ("scripted", ["--cache", "on"], 2, ["off", "write"]),
+    ("tiny-random", ["--tensor_parallel_size", 2], 1, ["add --use_vllm"]),
+]
 
-def test_off_in_yaml(infer, tmp_path):
+@pytest.mark.parametrize("model, args, code, expected", MISTAKES)
+def test_mistakes(infer, model, args, code, expected):
+    done, _ = infer("a", "--cache", "write", *args, model=model, check=False)
+    assert done.returncode == code
+    for words in expected: assert words in done.stderr
+
+def test_off_in_yaml(infer, tmp_path, cache):
     (tmp_path/"run.yaml").write_text("cache: off\n")
-    assert "from the cache" not in infer("a", "--config", tmp_path/"run.yaml")[0].stdout
-    assert not (tmp_path/"cache"/"replies").exists()
+    done, _ = infer("a", "--config", tmp_path/"run.yaml")
+    assert not known(done)
+    assert not (cache/"replies").exists()
 
 def test_help(agentark):
-    said = " ".join(agentark("infer", "--help", check=True).stdout.replace("│", " ").split())
-    assert "--cache {off,read,write}" in said and "replies of earlier runs" in said and "--cache_gb" in said
+    done = agentark("infer", "--help", check=True)
+    said = " ".join(done.stdout.replace("│", " ").split())
+    for words in ("--cache {off,read,write}", "replies of earlier runs", "--cache_gb"): assert words in said
