@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['SPECIAL', 'SIZES', 'CONTEXT', 'OPTIMIZERS', 'rendered', 'train_tokenizer', 'new_model', 'batches', 'collate',
-           'orthogonal', 'muon', 'Pretrain', 'card']
+           'orthogonal', 'muon_of_matrices', 'muon', 'Pretrain', 'card']
 
 # %% ../../nbs/09_lab/02_pretrain.ipynb #0cf343b8
+import itertools
 import random
 from dataclasses import dataclass
 from pathlib import Path
-from ..core.config import Stage, make_folder, neutral, unknown
-from ..core.store import write_manifest
+from ..core.config import neutral, unknown
+from ..distill.training import Training, processes
 from ..engines.models import CHAT_TEMPLATE, resolve
 from ..eval.rounds import gain_sentence
 from .pretraining_data import curriculum
@@ -24,108 +25,180 @@ def rendered(chat: list[dict]) -> str:
     "A chat as one text, as the chat template writes it."
     return "".join(f"<|{m['role']}|>{m['content']}<|end|>" for m in chat)
 
-def train_tokenizer(chats: list, vocab_size: int=768):
+def _byte_level():
+    "Pre-tokenizer and decoder: bytes, with every digit by itself."
+    from tokenizers import decoders, pre_tokenizers
+    digits = pre_tokenizers.Digits(individual_digits=True)
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    return pre_tokenizers.Sequence([digits, byte_level]), decoders.ByteLevel()
+
+def train_tokenizer(chats: list, vocab_size: int = 768):
     "A byte-level BPE tokenizer with single digits, of the texts of these chats."
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=[*SPECIAL], initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False)
-    tokenizer.train_from_iterator((m["content"] for c in chats for m in c), trainer)
+    tokenizer.pre_tokenizer, tokenizer.decoder = _byte_level()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[*SPECIAL],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    messages = itertools.chain.from_iterable(chats)
+    tokenizer.train_from_iterator((m["content"] for m in messages), trainer)
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>", pad_token="<|end|>")
     fast.chat_template = CHAT_TEMPLATE
     return fast
 
 # %% ../../nbs/09_lab/02_pretrain.ipynb #ee859536
-SIZES = {"s": dict(hidden_size=128, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2, intermediate_size=320),
-         "m": dict(hidden_size=160, num_hidden_layers=4, num_attention_heads=6, num_key_value_heads=3, intermediate_size=448),
-         "l": dict(hidden_size=256, num_hidden_layers=5, num_attention_heads=8, num_key_value_heads=4, intermediate_size=768)}
-CONTEXT = 2048
+SIZES = {
+    "s": dict(
+        hidden_size=128, intermediate_size=320, num_hidden_layers=4,
+        num_attention_heads=4, num_key_value_heads=2,
+    ),
+    "m": dict(
+        hidden_size=160, intermediate_size=448, num_hidden_layers=4,
+        num_attention_heads=6, num_key_value_heads=3,
+    ),
+    "l": dict(
+        hidden_size=256, intermediate_size=768, num_hidden_layers=5,
+        num_attention_heads=8, num_key_value_heads=4,
+    ),
+}
+CONTEXT = 2048   # tokens
 
-def new_model(size: str, vocab_size: int, seed: int=0):
-    "A model of this size with random weights; raises `AgentArkError` for a size that there is not."
+def new_model(size: str, vocab_size: int, seed: int = 0):
+    "A model of this size with random weights; raises `AgentArkError` for a size that does not exist."
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
     if size not in SIZES: raise unknown("size of laboratory model", size, SIZES)
+    config = Qwen3Config(
+        **SIZES[size],
+        head_dim=32,
+        vocab_size=vocab_size,
+        max_position_embeddings=CONTEXT,
+        tie_word_embeddings=True,
+        use_cache=False,
+        bos_token_id=None, eos_token_id=0, pad_token_id=0,
+    )
     torch.manual_seed(seed)
-    return Qwen3ForCausalLM(Qwen3Config(vocab_size=vocab_size, head_dim=32, max_position_embeddings=CONTEXT, tie_word_embeddings=True, use_cache=False, bos_token_id=None, eos_token_id=0, pad_token_id=0, **SIZES[size]))
+    return Qwen3ForCausalLM(config)
 
 # %% ../../nbs/09_lab/02_pretrain.ipynb #e5ea5930
-def batches(lengths: list[int],  # of the chats, in tokens
-            tokens: int,         # in a batch, padding included
-            rng: random.Random,
-            window: int=2048,    # chats among which batches are made: their order is kept on the large scale
-           ) -> list[list[int]]:
+def batches(
+    lengths: list[int],  # of the chats, in tokens
+    tokens: int,         # in a batch, padding included
+    rng: random.Random,
+    window: int = 2048,  # chats among which batches are made: their order is kept on the large scale
+) -> list[list[int]]:
     "Batches of indices."
     out = []
     for start in range(0, len(lengths), window):
-        made, batch = [], []
-        for i in sorted(range(start, min(start + window, len(lengths))), key=lambda i: (lengths[i], rng.random())):
-            if batch and (len(batch) + 1)*lengths[i] > tokens: made.append(batch); batch = []
-            batch.append(i)
-        made.append(batch); rng.shuffle(made)
+        chats = range(start, min(start + window, len(lengths)))
+        by_length = sorted(chats, key=lambda i: (lengths[i], rng.random()))
+        made = _filled(by_length, lengths, tokens)
+        rng.shuffle(made)
         out += made
     return out
 
+def _filled(by_length: list[int], lengths: list[int], tokens: int) -> list[list[int]]:
+    "Batches of so many tokens, from indices in the order of their lengths."
+    made, batch = [], []
+    for i in by_length:
+        if batch and (len(batch) + 1)*lengths[i] > tokens:
+            made.append(batch)
+            batch = []
+        batch.append(i)
+    return [*made, batch]
+
+# %% ../../nbs/09_lab/02_pretrain.ipynb #8dc7e793
 def collate(rows: list[list[int]]) -> dict:
-    "Padded input ids and labels; padding is not learnt."
+    "Input ids and labels, both of shape (rows, longest row); padding is not learnt."
     import torch
     width = max(map(len, rows))
-    ids = torch.tensor([r + [0]*(width - len(r)) for r in rows])
-    return {"input_ids": ids, "labels": torch.tensor([r + [-100]*(width - len(r)) for r in rows])}
+    ids = [r + [0]*(width - len(r)) for r in rows]
+    labels = [r + [-100]*(width - len(r)) for r in rows]
+    return {"input_ids": torch.tensor(ids), "labels": torch.tensor(labels)}
 
 # %% ../../nbs/09_lab/02_pretrain.ipynb #b7b45715
-OPTIMIZERS = ("muon", "adamw")
-
 def orthogonal(x):
-    "A matrix with the singular vectors of `x` (rows, columns) and singular values near 1: five Newton-Schulz steps with the coefficients of Jordan et al. (2024, Muon)."
+    """A matrix with the singular vectors of `x` (rows, columns) and singular values near 1.
+
+    Five Newton-Schulz steps with the coefficients of Jordan et al. (2024, Muon).
+    """
     import torch
     tall = x.shape[0] > x.shape[1]
     if tall: x = x.T
     x = x/x.norm().clamp(min=1e-7)
     for _ in range(5):
         a = x @ x.T
-        x = torch.addmm(x, torch.addmm(a, a, a, beta=-4.775, alpha=2.0315), x, beta=3.4445)
+        b = torch.addmm(a, a, a, beta=-4.775, alpha=2.0315)
+        x = torch.addmm(x, b, x, beta=3.4445)
     return x.T if tall else x
 
-def muon(model, lr: float, weight_decay: float):
-    "Muon (Jordan et al. 2024) for a model's weight matrices and AdamW for the rest, as one optimizer."
+# %% ../../nbs/09_lab/02_pretrain.ipynb #f8ade9ba
+def muon_of_matrices(matrices: list, lr: float, weight_decay: float):
+    "Muon for weights of shape (rows, columns), with Nesterov momentum 0.95."
     import torch
     class Muon(torch.optim.Optimizer):
         @torch.no_grad()
         def step(self, closure=None):
             for g in self.param_groups:
-                for p in g["params"]:
-                    if p not in self.state: self.state[p]["mean"] = torch.zeros_like(p)
-                    mean = self.state[p]["mean"].lerp_(p.grad, 0.05)
-                    p.mul_(1 - g["lr"]*g["weight_decay"]).add_(orthogonal(p.grad.lerp(mean, 0.95)), alpha=-0.2*g["lr"]*max(p.shape)**0.5)
-    class Both(torch.optim.Optimizer):
-        def __init__(self):
-            of = {True: [], False: []}
-            for name, p in model.named_parameters(): of[p.ndim == 2 and "embed" not in name].append(p)
-            self.both = Muon(of[True], {"lr": lr, "weight_decay": weight_decay}), torch.optim.AdamW(of[False], lr=lr, weight_decay=0)
-            super().__init__(of[True] + of[False], {})
-            self._share()
-        def _share(self): self.param_groups = [g for o in self.both for g in o.param_groups]   # a scheduler changes their learning rates
-        def step(self, closure=None):
-            for o in self.both: o.step()
-        def state_dict(self): return {"both": [o.state_dict() for o in self.both]}
-        def load_state_dict(self, state):
-            for o, s in zip(self.both, state["both"]): o.load_state_dict(s)
-            self._share()
-    return Both()
+                for p in g["params"]: self.update(p, g["lr"], g["weight_decay"])
 
-# %% ../../nbs/09_lab/02_pretrain.ipynb #add79bd3
+        def update(self, p, lr, weight_decay):
+            if p not in self.state: self.state[p]["mean"] = torch.zeros_like(p)
+            mean = self.state[p]["mean"].lerp_(p.grad, 0.05)
+            size = 0.2*lr*max(p.shape)**0.5
+            p.mul_(1 - lr*weight_decay).add_(orthogonal(p.grad.lerp(mean, 0.95)), alpha=-size)
+    return Muon(matrices, {"lr": lr, "weight_decay": weight_decay})
+
+# %% ../../nbs/09_lab/02_pretrain.ipynb #e604b85a
+OPTIMIZERS = ("muon", "adamw")
+
+def muon(model, lr: float, weight_decay: float):
+    "Muon (Jordan et al. 2024) for a model's weight matrices and AdamW for the rest, as one optimizer."
+    import torch
+    named = list(model.named_parameters())
+    matrices = [p for name, p in named if _is_matrix(name, p)]
+    others = [p for name, p in named if not _is_matrix(name, p)]
+    return _together(
+        muon_of_matrices(matrices, lr, weight_decay),
+        torch.optim.AdamW(others, lr=lr, weight_decay=0),
+    )
+
+def _is_matrix(name: str, p) -> bool: return p.ndim == 2 and "embed" not in name
+
+def _together(*optimizers):
+    import torch
+    class Together(torch.optim.Optimizer):
+        def __init__(self):
+            self.optimizers = optimizers
+            super().__init__(self._groups(), {})
+            self.param_groups = self._groups()   # theirs, not copies: a scheduler changes their learning rates
+
+        def _groups(self): return sum((o.param_groups for o in self.optimizers), [])
+
+        def step(self, closure=None):
+            for o in self.optimizers: o.step()
+
+        def state_dict(self): return {"both": [o.state_dict() for o in self.optimizers]}
+
+        def load_state_dict(self, state):
+            for o, s in zip(self.optimizers, state["both"]): o.load_state_dict(s)
+            self.param_groups = self._groups()
+    return Together()
+
+# %% ../../nbs/09_lab/02_pretrain.ipynb #a2c47673
 @dataclass
-class Pretrain(Stage):
+class Pretrain(Training):
     "Pretrain a laboratory model; resumes from its last checkpoint."
     output_dir: str = neutral("outputs/lab")  # model folder to write
     size: str = "m"                  # s, m or l
     questions: int = 48_000          # from which chats are recorded
     table: int = 0                   # of slips; models with different tables have different weak cells
     slip_scale: float = 1.0          # of all slip rates; less makes a better solver
-    tokens_per_batch: int = 2048
+    tokens_per_batch: int = 2048     # of each process
     optimizer: str = "muon"          # or adamw
     learning_rate: float = 2e-3      # at its highest
     warmup_steps: int = 100
@@ -135,45 +208,65 @@ class Pretrain(Stage):
     save_steps: int = neutral(500)   # steps between checkpoints
     overwrite: bool = neutral(False) # start anew
 
-    def run(self) -> Path:
-        import json, shutil, torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-        from agentark.distill.sft import finished, last_checkpoint
-        if self.optimizer not in OPTIMIZERS: raise unknown("optimizer", self.optimizer, OPTIMIZERS)
-        out = Path(self.output_dir)
-        if finished(self, out): print(f"already trained -> {out}"); return out
-        make_folder(out); write_manifest(out, self.identity(), status="running")
-        parts = curriculum(self.questions, Slips(self.table, self.slip_scale), self.seed)
-        source = self.start_from and resolve(self.start_from)
-        tokenizer = AutoTokenizer.from_pretrained(source) if source else train_tokenizer(parts[-1][:3000])
-        rows = [e.ids[:CONTEXT] for e in tokenizer._tokenizer.encode_batch([rendered(c) for part in parts for c in part])]
-        order = batches([*map(len, rows)], self.tokens_per_batch, random.Random(self.seed))
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32) if source else new_model(self.size, len(tokenizer), self.seed)
-        trainer = self._trainer(model, rows, order)
-        trainer.train(resume_from_checkpoint=last_checkpoint(out))
-        model.config.use_cache = model.generation_config.use_cache = True   # off only while training
-        model.half().save_pretrained(out); tokenizer.save_pretrained(out)
-        log = [x for x in trainer.state.log_history if "loss" in x]
-        (out/"log.json").write_text(json.dumps(log))
-        for c in out.glob("checkpoint-*"): shutil.rmtree(c)
-        totals = {"chats": len(rows), "tokens": sum(map(len, rows)), "steps": len(order), "parameters": model.num_parameters(), "last_loss": log[-1]["loss"]}
-        write_manifest(out, self.identity(), status="finished", **totals)
-        print(f"pretrained {totals['parameters']/1e6:.2f} M parameters on {totals['tokens']/1e6:.1f} M tokens of {len(rows):,} chats, {len(order)} steps: loss {log[0]['loss']:.3f} -> {totals['last_loss']:.3f} -> {out}")
-        return out
+    def base_model(self) -> str | None: return self.start_from
 
-    def _trainer(self, model, rows, order):
-        import torch
-        from transformers import Trainer, TrainingArguments
-        from agentark.engines.transformers import keep_heap
-        gpu = torch.cuda.is_available()
-        if not gpu: keep_heap()
-        class Ordered(Trainer):
-            def get_train_dataloader(self): return torch.utils.data.DataLoader(rows, batch_sampler=order, collate_fn=collate)
-        args = TrainingArguments(self.output_dir, max_steps=len(order), learning_rate=self.learning_rate, lr_scheduler_type="cosine", warmup_steps=min(self.warmup_steps, len(order)//10), weight_decay=self.weight_decay, adam_beta2=0.98,
-                                 seed=self.seed, logging_steps=min(20, max(1, len(order)//10)), save_steps=self.save_steps, save_total_limit=1, report_to="none", use_cpu=not gpu, disable_tqdm=True, logging_nan_inf_filter=False)
-        optimizer = muon(model, self.learning_rate, self.weight_decay) if self.optimizer == "muon" else None   # None: AdamW
-        from agentark.distill.sft import with_progress
-        return with_progress(Ordered(model, args, train_dataset=rows, data_collator=collate, optimizers=(optimizer, None)), "pretrain")
+    def trainer(self):
+        "transformers' trainer, on batches of about equal numbers of tokens in the curriculum's order."
+        if self.optimizer not in OPTIMIZERS: raise unknown("optimizer", self.optimizer, OPTIMIZERS)
+        parts = curriculum(self.questions, Slips(self.table, self.slip_scale), self.seed)
+        tokenizer, model = _start(self, parts[-1][:3000])
+        texts = [rendered(chat) for chat in itertools.chain.from_iterable(parts)]
+        rows = [e.ids[:CONTEXT] for e in tokenizer._tokenizer.encode_batch(texts)]
+        order = batches([*map(len, rows)], self.tokens_per_batch, random.Random(self.seed))
+        return _ordered(self, model, tokenizer, rows, order)
+
+    def finish(self, trainer, out: Path) -> tuple[str, dict]:
+        "Save the model in half precision, with a cache."
+        model, rows = trainer.model, trainer.train_dataset
+        model.config.use_cache = model.generation_config.use_cache = True   # off only while training
+        model.half().save_pretrained(out)
+        trainer.tokenizer.save_pretrained(out)
+        totals = {"chats": len(rows), "tokens": sum(map(len, rows)), "parameters": model.num_parameters()}
+        size, tokens = totals["parameters"]/1e6, totals["tokens"]/1e6
+        return f"pretrained {size:.2f} M parameters on {tokens:.1f} M tokens of {len(rows):,} chats", totals
+
+# %% ../../nbs/09_lab/02_pretrain.ipynb #32561fdf
+def _start(stage: Pretrain, chats: list):
+    "Tokenizer and model to begin with."
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    if stage.start_from:
+        source = resolve(stage.start_from)
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+        return AutoTokenizer.from_pretrained(source), model
+    tokenizer = train_tokenizer(chats)
+    return tokenizer, new_model(stage.size, len(tokenizer), stage.seed)
+
+def _ordered(stage: Pretrain, model, tokenizer, rows: list[list[int]], order: list[list[int]]):
+    "A trainer that takes the rows in this order of batches."
+    from torch.utils.data import DataLoader
+    from transformers import Trainer, TrainingArguments
+    rank, world = processes()
+    steps = len(order)//world
+    mine = order[rank::world][:steps]
+    class Ordered(Trainer):
+        def get_train_dataloader(self): return DataLoader(rows, batch_sampler=mine, collate_fn=collate)
+    args = TrainingArguments(
+        **stage.arguments(),
+        max_steps=steps,
+        learning_rate=stage.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=min(stage.warmup_steps, steps//10),
+        weight_decay=stage.weight_decay,
+        adam_beta2=0.98,
+        logging_steps=min(20, max(1, steps//10)),
+        report_to="none",
+    )
+    by_muon = stage.optimizer == "muon"
+    optimizer = muon(model, stage.learning_rate, stage.weight_decay) if by_muon else None   # None: AdamW
+    trainer = Ordered(model, args, train_dataset=rows, data_collator=collate, optimizers=(optimizer, None))
+    trainer.tokenizer = tokenizer   # as its `processing_class` it would be written into the model's configuration
+    return trainer
 
 # %% ../../nbs/09_lab/02_pretrain.ipynb #503be718
 def card(name: str,

@@ -19,27 +19,42 @@ from ..methods.infer import Infer
 # %% ../../nbs/11_runs/02_study.ipynb #91c997b3
 class Study:
     "Runs stages below one folder; `task` has the fields of `Infer` that all runs share."
-    def __init__(self, folder, **task): self.folder, self.task = Path(folder), task
+    def __init__(self, folder, **task):
+        self.folder = Path(folder)
+        self.task = task
+
+    def path(self, name: str) -> str:
+        "Where the file or folder of this name lies."
+        return str(self.folder/name)
 
     def infer(self, name: str, method: str, **options) -> list[Trajectory]:
         "The trajectories of a method; options are fields of `Infer`."
-        return read_trajectories(Infer(method, **{**self.task, **options}, output_path=str(self.folder/f"{name}.jsonl")).run())
+        options = {**self.task, **options}
+        stage = Infer(method, **options, output_path=self.path(f"{name}.jsonl"))
+        return read_trajectories(stage.run())
 
-    def traces(self, name: str, suffix: str="traces", **options) -> Path:
+    def traces(self, name: str, suffix: str = "traces", **options) -> Path:
         "The traces of the run of this name; options are fields of `Traces`."
-        labels = Label(str(self.folder/f"{name}.jsonl"), output_path=str(self.folder/f"{name}_labeled.jsonl")).run()
-        return Traces(str(labels), **options, output_path=str(self.folder/f"{name}_{suffix}.jsonl")).run()
+        run, labelled = self.path(f"{name}.jsonl"), self.path(f"{name}_labeled.jsonl")
+        labels = Label(run, output_path=labelled).run()
+        return Traces(str(labels), **options, output_path=self.path(f"{name}_{suffix}.jsonl")).run()
 
     def train(self, name: str, model: str, traces, **options) -> str:
         "The folder of `model` trained on the traces; options are fields of `Sft`."
-        return str(Sft(model, str(traces), str(self.folder/name), **{"per_device_train_batch_size": 32, "learning_rate": 1e-3, "logging_steps": 10, **options}).run())
+        usual = dict(per_device_train_batch_size=32, learning_rate=1e-3, logging_steps=10)
+        stage = Sft(model, str(traces), self.path(name), **{**usual, **options})
+        return str(stage.run())
 
-def subset(traces,               # a file of traces
-           questions: list[str], # ids of those whose traces are kept
-           name: str,            # of the new file, beside the other
-           most: int|None=None,  # of these traces keep so many, drawn at random
-          ) -> Path:
+# %% ../../nbs/11_runs/02_study.ipynb #ce541888
+def subset(
+    traces,                   # a file of traces
+    questions: list[str],     # ids of those whose traces are kept
+    name: str,                # of the new file, beside the other
+    most: int | None = None,  # of these traces keep so many, drawn at random
+) -> Path:
     "A file of fewer traces."
-    rows = [r for r in read_jsonl(traces) if r["query_id"] in {*questions}]
-    kept = {*random.Random(name).sample(range(len(rows)), min(len(rows), len(rows) if most is None else most))}
-    return write_jsonl(Path(traces).with_name(f"{Path(traces).stem}_{name}.jsonl"), [r for i, r in enumerate(rows) if i in kept])
+    path, wanted = Path(traces), {*questions}
+    rows = [r for r in read_jsonl(path) if r["query_id"] in wanted]
+    count = len(rows) if most is None else min(len(rows), most)
+    kept = sorted(random.Random(name).sample(range(len(rows)), count))
+    return write_jsonl(path.with_name(f"{path.stem}_{name}.jsonl"), [rows[i] for i in kept])

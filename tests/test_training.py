@@ -1,0 +1,201 @@
+"Trainings that are killed again and again, and trainings of several processes, end where one that is left alone ends."
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+import pytest
+from conftest import AGENTARK, ROOT
+from agentark.core.store import write_jsonl
+from agentark.distill.sft import Sft
+from agentark.distill.training import Training, last_checkpoint, read_manifest
+from agentark.lab.pretrain import Pretrain
+
+START = multiprocessing.get_context("forkserver")   # every training in a process of its own; libraries are loaded once
+START.set_forkserver_preload([
+    "trl.trainer.sft_trainer",
+    "transformers.models.llama.modeling_llama",
+    "transformers.models.qwen3.modeling_qwen3",
+    "agentark.engines.transformers",
+    "agentark.lab.pretrain",
+])
+
+
+def traces(folder: Path) -> str:
+    "A file of 36 traces."
+    rows = []
+    for n in range(36):
+        a, b = 10 + n // 6, 3 + n % 6
+        rows.append({
+            "prompt": [{"role": "user", "content": f"What is {a} + {b}?"}],
+            "completion": [{"role": "assistant", "content": f"{a} + {b} = {a + b}\n{a + b}"}],
+        })
+    return str(write_jsonl(folder/"traces.jsonl", rows))
+
+def sft(folder: Path, name: str, **options) -> Sft:
+    "Nine steps of the tiny model, with a checkpoint after every third."
+    fixed = dict(train_data_path=traces(folder), output_dir=str(folder/name), save_steps=3)
+    return Sft("tiny-random", **fixed, **{"per_device_train_batch_size": 4, "num_train_epochs": 1.0, **options})
+
+def lora(folder: Path, name: str) -> Sft: return sft(folder, name, use_peft=True, lora_r=4)
+
+def two_passes(folder: Path, name: str) -> Sft:
+    "Killed in the second pass over the data too."
+    return sft(folder, name, num_train_epochs=2.0, per_device_train_batch_size=8)
+
+def pretrain(folder: Path, name: str) -> Pretrain:
+    "A dozen steps of the smallest model."
+    return Pretrain(str(folder/name), size="s", questions=60, tokens_per_batch=1024, warmup_steps=2, save_steps=3)
+
+
+def die(*_, **__): os.kill(os.getpid(), signal.SIGKILL)
+
+def at_step(n: int):
+    "Die after this step."
+    def prepare(stage: Training, trainer):
+        from transformers import TrainerCallback
+        class Die(TrainerCallback):
+            def on_step_end(self, args, state, control, **_):
+                if state.global_step == n: die()
+        trainer.add_callback(Die())
+    return prepare
+
+def in_checkpoint(n: int):
+    "Die in the middle of writing the checkpoint of this step."
+    def prepare(stage: Training, trainer):
+        save = trainer._save_rng_state
+        trainer._save_rng_state = lambda out: die() if trainer.state.global_step == n else save(out)
+    return prepare
+
+def in_saving(stage: Training, trainer):
+    "Die when the model is saved and nothing says so yet."
+    finish = stage.finish
+    stage.finish = lambda *args: die(finish(*args))
+
+def left_alone(stage: Training, trainer): "Nothing happens."
+
+MOMENTS = {
+    "at_step_2": (at_step, 2),
+    "in_checkpoint_6": (in_checkpoint, 6),
+    "at_step_8": (at_step, 8),
+    "in_saving": (in_saving,),
+    "left_alone": (left_alone,),
+}
+
+def train(stage: Training, moment: str):
+    "Run the stage in this process, which dies at this moment."
+    f, *args = MOMENTS[moment]
+    prepare = f(*args) if args else f
+    build = stage.trainer
+    def trainer():
+        built = build()
+        prepare(stage, built)
+        return built
+    stage.trainer = trainer
+    stage.run()
+
+def run(stage: Training, moment: str = "left_alone") -> int:
+    "Run the stage in a new process; its exit status."
+    process = START.Process(target=train, args=(stage, moment))
+    process.start()
+    process.join(300)
+    assert process.exitcode is not None, "it did not end"
+    return process.exitcode
+
+def weights(folder) -> dict:
+    "The tensors of a model, by name."
+    from safetensors.torch import load_file
+    return load_file(Path(folder)/"model.safetensors")
+
+def log(folder) -> list[dict]: return json.loads((Path(folder)/"log.json").read_text())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [sft, two_passes, lora, pretrain])
+def test_killed_and_resumed_is_uninterrupted(make, tmp_path):
+    "Killed before the first checkpoint, while one is written, after it, and when the model is saved."
+    stage, out = make(tmp_path, "killed"), tmp_path/"killed"
+    assert run(stage, "at_step_2") == -signal.SIGKILL
+    assert last_checkpoint(out) is None
+
+    assert run(stage, "in_checkpoint_6") == -signal.SIGKILL
+    assert list((out/"checkpoint-6").glob("*model.safetensors"))   # begun, but not complete:
+    assert Path(last_checkpoint(out)).name == "checkpoint-3"
+
+    assert run(stage, "at_step_8") == -signal.SIGKILL
+    assert Path(last_checkpoint(out)).name == "checkpoint-6"
+
+    assert run(stage, "in_saving") == -signal.SIGKILL
+    assert read_manifest(out)["status"] == "running"
+
+    assert run(stage) == 0
+    assert read_manifest(out)["status"] == "finished"
+    assert not list(out.glob("checkpoint-*"))
+
+    assert run(make(tmp_path, "whole")) == 0
+    import torch
+    ours, theirs = weights(out), weights(tmp_path/"whole")
+    assert ours.keys() == theirs.keys()
+    for name in ours: assert torch.equal(ours[name], theirs[name]), name
+    assert [x["loss"] for x in log(out)] == [x["loss"] for x in log(tmp_path/"whole")]
+
+
+def torchrun(*command) -> subprocess.CompletedProcess:
+    "Two processes on the CPU."
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    return subprocess.run([*launcher, *map(str, command)], cwd=ROOT, capture_output=True, text=True, timeout=500)
+
+@pytest.mark.slow
+def test_two_processes_train_one_model(tmp_path):
+    "Each takes half of every batch; the first writes and speaks, over what an earlier training left there."
+    out = tmp_path/"both"
+    assert run(sft(tmp_path, "both", learning_rate=1e-3)) == 0   # another training, to be dropped
+    done = torchrun(
+        AGENTARK, "sft",
+        "--model_name_or_path", "tiny-random",
+        "--train_data_path", traces(tmp_path),
+        "--output_dir", out,
+        "--num_train_epochs", 1,
+        "--per_device_train_batch_size", 2,
+        "--save_steps", 3,
+        "--overwrite",
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("trained on 36 traces, 9 steps") == 1
+    assert done.stdout.count("\n") == 1
+    assert read_manifest(out)["status"] == "finished"
+    assert read_manifest(out)["steps"] == 9   # of four examples: two of each process
+    assert not list(out.glob("checkpoint-*"))
+
+    assert run(sft(tmp_path, "alone")) == 0
+    ours, theirs = weights(out), weights(tmp_path/"alone")
+    for name in ours: assert (ours[name] - theirs[name]).abs().max() < 1e-6, name
+
+SCRIPT = """
+from agentark.distill.sft import Sft
+from agentark.lab.pretrain import Pretrain
+student = dict(model_name_or_path="tiny-random", train_data_path={data!r}, output_dir={out!r} + "/student")
+Sft(**student).run()
+Sft(**student).run()
+Pretrain({out!r} + "/lab", size="s", questions=60, tokens_per_batch=512).run()
+Sft(**student, learning_rate=1e-3).run()
+"""
+
+@pytest.mark.slow
+def test_two_processes_speak_once(tmp_path):
+    "Trained, trained already, pretrained; and an error is one process's, while both end."
+    script = tmp_path/"script.py"
+    script.write_text(SCRIPT.format(data=traces(tmp_path), out=str(tmp_path)))
+    done = torchrun(script)
+    assert done.returncode != 0
+    assert done.stderr.count("AgentArkError: ") == 1
+    assert "learning_rate 5e-05 -> 0.001" in done.stderr
+    said = [line.split()[0] for line in done.stdout.splitlines()]
+    assert said == ["trained", "already", "pretrained"]
+
+    alone = Pretrain(str(tmp_path/"alone"), size="s", questions=60, tokens_per_batch=512)
+    assert run(alone) == 0
+    steps = read_manifest(tmp_path/"alone")["steps"]
+    assert read_manifest(tmp_path/"lab")["steps"] == steps // 2   # each process takes every other batch
