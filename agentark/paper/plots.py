@@ -9,6 +9,7 @@ __all__ = ['GREY', 'ORANGE', 'RED', 'BLUE', 'GREEN', 'PURPLE', 'COLOURS', 'DARK'
 # %% ../../nbs/08_paper/01_plots.ipynb #e201a72c
 import functools
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from ..core.config import AgentArkError, make_folder
 from ..core.store import write_manifest
@@ -136,9 +137,17 @@ def read_table(table):
     import pandas as pd
     if isinstance(table, pd.DataFrame): return table
     if not Path(table).exists(): raise AgentArkError(f"no such file: {table}")
-    read = pd.read_csv(table, float_precision="round_trip", keep_default_na=False, na_values=[""])
-    texts = read.select_dtypes(exclude="number").columns
-    return read.fillna(dict.fromkeys(texts, ""))    # an empty name stays one; a number that is not there is NaN
+    return pd.read_csv(table, dtype=str, keep_default_na=False).apply(_numbers)
+
+def _numbers(column):
+    "A column of texts as numbers, where all of them are numbers or empty."
+    given = column[column != ""]
+    if given.empty: return column
+    for kind, with_gaps in ((int, "Int64"), (float, "float64")):
+        try: numbers = given.map(kind)
+        except ValueError: continue
+        return numbers if len(given) == len(column) else numbers.astype(with_gaps).reindex(column.index)
+    return column
 
 def save(fig,
          path,                  # of the PNG; CSVs and the manifest go beside it
@@ -154,7 +163,8 @@ def save(fig,
     for name, table in tables.items(): table.to_csv(files[name], index=False, lineterminator="\r\n")
     command = f"""python -c "from agentark.paper.figures import redraw; redraw('{path}')" """.strip()
     config = {"figure": figure, "tables": [f.name for f in files.values()], "options": options}
-    write_manifest(path, config, command=command)
+    drawn_with = {name: version(name) for name in ("matplotlib", "pandas")}
+    write_manifest(path, config, command=command, drawn_with=drawn_with)
 
 # %% ../../nbs/08_paper/01_plots.ipynb #16f32821
 FIGURES: dict[str, Callable] = {}
