@@ -70,7 +70,7 @@ def named(runs: list[tuple]) -> dict[str, tuple]:
     def file(path, r, items): return Path(path).stem
     for name in (model, model_and_method, file):
         names = [name(*run) for run in runs]
-        if len({*names}) == len(names) and all(names): return dict(zip(names, runs))
+        if all(names) and len({*names}) == len(names): return dict(zip(names, runs))
     return {str(path): (path, r, items) for path, r, items in runs}
 
 # %% ../../nbs/06_eval/06_evaluate.ipynb #4f5c0445
@@ -80,20 +80,22 @@ def report(runs: list[tuple], # (path, result, items)
     "Print tables and tests by dataset, and write `metrics.json` and `evaluation.csv` (returned)."
     import pandas as pd
     results, comparisons, tidy = {}, [], []
-    datasets = list(dict.fromkeys(r.dataset for _, r, _ in runs))
+    datasets = dict.fromkeys(r.dataset for _, r, _ in runs)
     for dataset in datasets:
         found = named([run for run in runs if run[1].dataset == dataset])
-        tests = against_first({name: items for name, (_, _, items) in found.items()}, dataset)
-        by_name = {name: r for name, (_, r, _) in found.items()}
+        by_name, items = {}, {}
+        for name, (path, r, scored) in found.items():
+            by_name[name], items[name] = r, scored
+            results[name if len(datasets) == 1 else f"{name} on {dataset}"] = r
+            tidy += [{**row, "file": str(path)} for row in rows(name, r)]
+        tests = against_first(items, dataset)
         print(f"\n{dataset}\n\n{table(by_name)}\n", *tests, sep="\n")
         comparisons += tests
-        for name, (path, r, _) in found.items():
-            tidy += [{**row, "file": str(path)} for row in rows(name, r)]
-            results[name if len(datasets) == 1 else f"{name} on {dataset}"] = r
-    written = folder/"evaluation.csv", write_results(folder/"metrics.json", results, comparisons)
-    pd.DataFrame(tidy).to_csv(written[0], index=False)
-    print(f"wrote {len(tidy)} scores -> {written[0]}; metrics and tests -> {written[1]}")
-    return written[0]
+    metrics = write_results(folder/"metrics.json", results, comparisons)
+    path = folder/"evaluation.csv"
+    pd.DataFrame(tidy).to_csv(path, index=False)
+    print(f"wrote {len(tidy)} scores -> {path}; metrics and tests -> {metrics}")
+    return path
 
 # %% ../../nbs/06_eval/06_evaluate.ipynb #d589a306
 @dataclass

@@ -70,11 +70,12 @@ def about(t: Trajectory) -> dict:
 
 # %% ../../nbs/06_eval/01_metrics.ipynb #13bfaca2
 def marks(t: Trajectory) -> dict:
-    "An item without its scores: was the question failed, the reply unparsed, and what did it cost?"
+    "An item without its scores: did the question fail, has the reply no answer, and what did it cost?"
+    unparsed = not t.error and extract(t.response, t.kind).value is None
     return {
         "id": t.id,
         "failed": float(bool(t.error)),
-        "unparsed": float(not t.error and extract(t.response, t.kind).value is None),
+        "unparsed": float(unparsed),
         "calls": t.usage.num_llm_calls,
         "tokens": t.usage.total_tokens,
     }
@@ -161,10 +162,18 @@ def compare(a: list[dict],                         # items of one run
                             "compare runs on the same dataset, split and seed")
     exact = metric in SHARES and all(x in (-1, 0, 1) for x in d)
     test = test or ("McNemar" if exact else "permutation")
-    found = Comparison(*names, metric, len(d), _mean(d), bootstrap(d), 1.0, test, setting=setting)
-    if test == "permutation": return replace(found, p=permutation(d))
-    only_a, only_b = d.count(-1), d.count(1)
-    return replace(found, p=mcnemar(only_a, only_b), only_a=only_a, only_b=only_b)
+    counts = {"only_a": d.count(-1), "only_b": d.count(1)} if test == "McNemar" else {}
+    p = mcnemar(**counts) if counts else permutation(d)
+    return Comparison(
+        *names, metric,
+        n=len(d),
+        difference=_mean(d),
+        interval=bootstrap(d),
+        p=p,
+        test=test,
+        setting=setting,
+        **counts,
+    )
 
 def scores(items: list[dict], metric: str) -> dict[str, float]:
     "A metric by question, where it was measured."
@@ -267,14 +276,14 @@ def averaged(runs: list[list[dict]], metric: str="accuracy") -> list[dict]:
 def markdown(rows: list[list[str]]) -> str:
     "A Markdown table of rows of cells, the head first; the first column to the left, the others to the right."
     widths = [max(map(len, column)) for column in zip(*rows)]
-    def line(row):
-        first, *rest = zip(row, widths)
-        cells = [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in rest)]
-        return "| " + " | ".join(cells) + " |"
     left, *right = widths
-    rules = ["-"*(left + 2), *("-"*(w + 1) + ":" for w in right)]
+    def line(row):
+        name, *cells = row
+        padded = [cell.rjust(width) for cell, width in zip(cells, right)]
+        return f"| {' | '.join([name.ljust(left), *padded])} |"
+    rules = ["-"*(width + 1) + ":" for width in right]
     head, *body = map(line, rows)
-    return "\n".join([head, f"|{'|'.join(rules)}|", *body])
+    return "\n".join([head, f"|{'|'.join(['-'*(left + 2), *rules])}|", *body])
 
 # %% ../../nbs/06_eval/01_metrics.ipynb #b12c3390
 def table(results: dict[str, Result]) -> str:

@@ -23,7 +23,8 @@ def round_scores(trajectories: Iterable[Trajectory],
         if t.error: continue
         right = defaultdict(list)
         for c in t.calls:
-            if c.solves and role in (None, c.role): right[c.round].append(bool(is_right(c.answer, t)))
+            if not c.solves or role not in (None, c.role): continue
+            right[c.round].append(bool(is_right(c.answer, t)))
         for r, agents in right.items():
             found[r].append({"id": t.id, "accuracy": sum(agents)/len(agents)})
     return dict(sorted(found.items()))
@@ -53,7 +54,8 @@ def gain_sentence(gain: Comparison) -> str:
 def rounds_table(results: dict[str, Result]) -> str:
     "A Markdown table of results with rounds: agents by round, and what the rounds changed."
     most = max(len(r.rounds) for r in results.values())
-    lines = [["second look at", "n", *(f"round {i}" for i in range(1, most + 1)), "last against first round"]]
+    head = [f"round {i}" for i in range(1, most + 1)]
+    lines = [["second look at", "n", *head, "last against first round"]]
     for name, r in results.items():
         means = [f"{e.mean:.1%}" for e in r.rounds]
         lines.append([name, str(r.gain.n), *means, *[""]*(most - len(means)), r.gain.points])

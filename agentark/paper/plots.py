@@ -64,15 +64,19 @@ def bars(ax,
     if lying: places = places[::-1]
     for i, (at, value) in enumerate(zip(places, values)):
         colour = colours[i % len(colours)]
-        x, y = (value, at) if lying else (at, value)
         if lying: ax.barh(at, value, color=colour, height=size, zorder=2)
         else: ax.bar(at, value, color=colour, width=size, zorder=2)
-        if intervals is not None:
-            error = {"xerr" if lying else "yerr": reach(value, *intervals[i])}
-            ax.errorbar(x, y, **error, fmt="none", ecolor=DARK, capsize=cap, lw=1.2, zorder=3)
+        if intervals is not None: _interval(ax, value, intervals[i], at, lying, cap)
         if number: _number(ax, format(value, number), at, lying)
     if lying: ax.set_yticks(places, labels)
     else: ax.set_xticks(places, labels)
+
+def _interval(ax, value: float, ends: tuple[float, float], at: float, lying: bool, cap: float):
+    "The interval at the end of the bar."
+    look = dict(fmt="none", ecolor=DARK, capsize=cap, lw=1.2, zorder=3)
+    error = reach(value, *ends)
+    if lying: ax.errorbar(value, at, xerr=error, **look)
+    else: ax.errorbar(at, value, yerr=error, **look)
 
 def _number(ax, text: str, at: float, lying: bool):
     "A number in white at the foot of the bar."
@@ -92,14 +96,19 @@ def dots(ax,
          **look,                              # of matplotlib's `errorbar`
         ):
     "Dots with their intervals along one axis."
-    for i, point in enumerate(zip(x, y)):
+    look = {"fmt": "o", "capsize": 3, **look}
+    measured = x if along == "x" else y
+    for i, (point, value) in enumerate(zip(zip(x, y), measured)):
         colour = colours[i % len(colours)]
-        error = {f"{along}err": reach(point["xy".index(along)], *intervals[i])}
         hollow = filled is not None and not filled[i]
-        ax.errorbar(*point, **error, **{
-            "fmt": "o", "capsize": 3, "color": colour, "mfc": "white" if hollow else colour,
-            "label": labels[i] if labels else None, **look,
-        })
+        ax.errorbar(
+            *point,
+            **{f"{along}err": reach(value, *intervals[i])},
+            color=colour,
+            mfc="white" if hollow else colour,
+            label=labels[i] if labels else None,
+            **look,
+        )
 
 # %% ../../nbs/08_paper/01_plots.ipynb #905d9c03
 def lines(ax,
@@ -110,9 +119,12 @@ def lines(ax,
          ):
     "A line, with intervals at its points where there are any."
     if intervals is None: return ax.plot(x, y, **look)
-    below, above = zip(*(reach(value, *ends) for value, ends in zip(y, intervals)))
-    error = [[b for [b] in below], [a for [a] in above]]
-    return ax.errorbar(x, y, error, **{"fmt": "o-", "capsize": 3, **look})
+    below, above = [], []
+    for value, ends in zip(y, intervals):
+        down, up = reach(value, *ends)
+        below += down
+        above += up
+    return ax.errorbar(x, y, [below, above], **{"fmt": "o-", "capsize": 3, **look})
 
 # %% ../../nbs/08_paper/01_plots.ipynb #1982e037
 def heat(ax,
