@@ -65,13 +65,15 @@ def against_first(runs: dict[str, list[dict]], # name -> items
 # %% ../../nbs/06_eval/06_evaluate.ipynb #70831435
 def named(runs: list[tuple]) -> dict[str, tuple]:
     "Runs `(path, result, items)` by the shortest of model, model and method, or file name that tells them apart."
-    def model(path, r, items): return Path(r.model).name
-    def model_and_method(path, r, items): return f"{Path(r.model).name} {r.method}"
-    def file(path, r, items): return Path(path).stem
-    for name in (model, model_and_method, file):
-        names = [name(*run) for run in runs]
-        if all(names) and len({*names}) == len(names): return dict(zip(names, runs))
-    return {str(path): (path, r, items) for path, r, items in runs}
+    models, methods, files = [], [], []
+    for path, r, _ in runs:
+        models.append(Path(r.model).name)
+        methods.append(f"{Path(r.model).name} {r.method}")
+        files.append(Path(path).stem)
+    paths = [str(path) for path, *_ in runs]
+    for names in (models, methods, files, paths):
+        tell_apart = all(names) and len({*names}) == len(runs)
+        if tell_apart or names is paths: return dict(zip(names, runs))
 
 # %% ../../nbs/06_eval/06_evaluate.ipynb #4f5c0445
 def report(runs: list[tuple], # (path, result, items)

@@ -140,10 +140,13 @@ def difference_of(c: Comparison) -> str:
 def sentence(c: Comparison) -> str:
     "What was compared, what the test found, and its verdict."
     found = f"{c.metric} {difference_of(c)}, {c.test}"
-    if c.test == "McNemar": found = f"{c.only_b} only {c.b} right, {c.only_a} only {c.a} right, exact McNemar"
-    holm = f", {c.corrected:.2g} after Holm's correction of {c.family} tests" if c.family > 1 else ""
+    if c.test == "McNemar":
+        found = f"{c.only_b} only {c.b} right, {c.only_a} only {c.a} right, exact McNemar"
+    said = f"{c.b} against {c.a} on {c.n} shared questions: {found} p = {c.p:.2g}"
+    if c.family > 1:
+        said += f", {c.corrected:.2g} after Holm's correction of {c.family} tests"
     verdict = "a significant difference" if c.significant else "no significant difference"
-    return f"{c.b} against {c.a} on {c.n} shared questions: {found} p = {c.p:.2g}{holm} ({verdict} at 5 %)"
+    return f"{said} ({verdict} at 5 %)"
 
 # %% ../../nbs/06_eval/01_metrics.ipynb #cd174232
 def compare(a: list[dict],                         # items of one run
@@ -286,33 +289,48 @@ def markdown(rows: list[list[str]]) -> str:
     return "\n".join([head, f"|{'|'.join(['-'*(left + 2), *rules])}|", *body])
 
 # %% ../../nbs/06_eval/01_metrics.ipynb #b12c3390
-def table(results: dict[str, Result]) -> str:
-    "A Markdown table of results by name."
-    names = []
-    for r in results.values(): names += [m for m in r.metrics if m not in names]
-    main = primary(names)
-    columns = {"n": lambda r: str(r.n)}
-    columns[main] = lambda r: _percent(r, main)
-    columns["95 % interval"] = lambda r: _interval(r, main)
-    for name in names:
-        if name != main: columns[name] = lambda r, name=name: _percent(r, name)
-    columns["unparsed"] = lambda r: str(r.unparsed)
-    if any(r.failed for r in results.values()): columns["failed"] = lambda r: str(r.failed)
-    columns["calls / question"] = lambda r: f"{r.calls_per_question:.1f}"
-    columns["tokens / question"] = lambda r: f"{r.tokens_per_question:.0f}"
-    if any(r.dollars_per_question is not None for r in results.values()): columns["$ / 1000 questions"] = _dollars
-    lines = [["run", *columns]]
-    for name, r in results.items(): lines.append([name, *(cell(r) for cell in columns.values())])
-    return markdown(lines)
-
-def _percent(r: Result, metric: str) -> str: return f"{r[metric].mean:.1%}" if metric in r.metrics else "-"
+def _percent(r: Result, metric: str) -> str:
+    return f"{r[metric].mean:.1%}" if metric in r.metrics else "-"
 
 def _interval(r: Result, metric: str) -> str:
     if metric not in r.metrics: return "-"
     low, high = r[metric].interval
     return f"{low:.1%} - {high:.1%}"
 
-def _dollars(r: Result) -> str: return "-" if r.dollars_per_question is None else f"{1000*r.dollars_per_question:.2g}"
+def _cells(r: Result, metrics: list[str]) -> dict[str, str]:
+    "What a table says of a result, by column; the first of the metrics has its interval."
+    main, *others = metrics
+    cells = {
+        "n": str(r.n),
+        main: _percent(r, main),
+        "95 % interval": _interval(r, main),
+    }
+    for metric in others: cells[metric] = _percent(r, metric)
+    cells |= {
+        "unparsed": str(r.unparsed),
+        "failed": str(r.failed),
+        "calls / question": f"{r.calls_per_question:.1f}",
+        "tokens / question": f"{r.tokens_per_question:.0f}",
+    }
+    priced = r.dollars_per_question is not None
+    cells["$ / 1000 questions"] = f"{1000*r.dollars_per_question:.2g}" if priced else "-"
+    return cells
+
+# %% ../../nbs/06_eval/01_metrics.ipynb #59f997a1
+def table(results: dict[str, Result]) -> str:
+    "A Markdown table of results by name."
+    metrics = []
+    for r in results.values(): metrics += [m for m in r.metrics if m not in metrics]
+    main = primary(metrics)
+    metrics.sort(key=lambda m: m != main)    # that one first
+    found = {name: _cells(r, metrics) for name, r in results.items()}
+    columns = list(next(iter(found.values())))
+    def says_nothing(column): return all(cells[column] in ("0", "-") for cells in found.values())
+    for column in ("failed", "$ / 1000 questions"):
+        if says_nothing(column): columns.remove(column)
+    lines = [["run", *columns]]
+    for name, cells in found.items(): lines.append([name, *map(cells.get, columns)])
+    return markdown(lines)
 
 # %% ../../nbs/06_eval/01_metrics.ipynb #b24043f5
 def write_results(path, # of the JSON file
@@ -323,9 +341,12 @@ def write_results(path, # of the JSON file
     "Write `{results: {name: ...}, comparisons: [...], **more}`."
     path = Path(path)
     make_folder(path.parent)
-    found = {"results": {name: r.to_dict() for name, r in results.items()}}
-    found["comparisons"] = [c.to_dict() for c in comparisons]
-    path.write_text(json.dumps(found | more, indent=1))
+    found = {
+        "results": {name: r.to_dict() for name, r in results.items()},
+        "comparisons": [c.to_dict() for c in comparisons],
+        **more,
+    }
+    path.write_text(json.dumps(found, indent=1))
     return path
 
 def read_results(path) -> tuple[dict[str, Result], list[Comparison]]:

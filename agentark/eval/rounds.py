@@ -36,10 +36,13 @@ def rounds(trajectories: Iterable[Trajectory],
     "Accuracy of the agents by round, and the last round against the first; `[], None` where agents spoke but once."
     by_round = round_scores(trajectories, role)
     if len(by_round) < 2: return [], None
+    means = []
+    for items in by_round.values():
+        means.append(estimate(scores(items, "accuracy").values()))
     first, *_, last = by_round
     names = f"round {first + 1}", f"round {last + 1}"
-    means = [estimate(scores(items, "accuracy").values()) for items in by_round.values()]
-    return means, compare(by_round[first], by_round[last], names, "accuracy", "permutation")
+    gain = compare(by_round[first], by_round[last], names, "accuracy", "permutation")
+    return means, gain
 
 def summarize_debate(trajectories: list[Trajectory]) -> Result:
     "`eval.metrics.summarize`, with `rounds` and `gain` where the debaters spoke more than once."

@@ -70,9 +70,11 @@ def holm(ps: list[float]) -> list[float]:
 # %% ../../nbs/06_eval/00_statistics.ipynb #8ec88b25
 def pass_at_k(n: int, correct: int, k: int) -> float:
     "Unbiased estimate of pass@k from `n` programs of which `correct` pass; `ValueError` unless k <= n."
-    if not 0 < k <= n or not 0 <= correct <= n:
+    possible = 0 < k <= n and 0 <= correct <= n
+    if not possible:
         raise ValueError(f"pass@{k} cannot be estimated from {correct} of {n} programs")
-    return 1 - math.comb(n - correct, k)/math.comb(n, k)
+    none_passes = math.comb(n - correct, k)/math.comb(n, k)
+    return 1 - none_passes
 
 # %% ../../nbs/06_eval/00_statistics.ipynb #7fc569ed
 def kappa(both: int, only_a: int, only_b: int, neither: int) -> float | None:
@@ -82,4 +84,5 @@ def kappa(both: int, only_a: int, only_b: int, neither: int) -> float | None:
     both_no = (neither + only_b)*(neither + only_a)
     chance = (both_yes + both_no)/n**2
     if chance == 1: return None
-    return ((both + neither)/n - chance)/(1 - chance)
+    agreed = (both + neither)/n
+    return (agreed - chance)/(1 - chance)

@@ -34,7 +34,8 @@ from agentark.paper.plots import (
 # %% ../../nbs/08_paper/02_figures.ipynb #c581e486
 def percents(table) -> tuple[list[float], list[tuple[float, float]]]:
     "The accuracies of a table in percent, and their intervals."
-    low, high = 100*table.ci95_low, 100*table.ci95_high
+    low = 100*table.ci95_low
+    high = 100*table.ci95_high
     return list(100*table.accuracy), list(zip(low, high))
 
 @figure
@@ -225,17 +226,22 @@ def students_by_teacher(accuracies,  # columns: student, teacher ("" for none), 
                        ):
     "Accuracy of each student from each teacher, and untaught, with half the width of its 95 % interval."
     plt = style()
-    untaught = accuracies[accuracies.teacher == ""].set_index("student")
     taught = accuracies[accuracies.teacher != ""]
-    students, teachers = list(taught.student.unique()), list(taught.teacher.unique())
-    fig, ax = plt.subplots(figsize=(2.2 + 1.3*(len(teachers) + 1), 1.4 + 0.7*len(students)))
-    cells = accuracies.set_index(["student", "teacher"])
-    def row(column, student): return [100*cells[column][student, teacher] for teacher in ("", *teachers)]
-    def text(student):
-        both = zip(row("accuracy", student), row("half_width", student))
-        return [f"{a:.1f}\n± {half:.1f}" for a, half in both]
-    columns = ["not taught", *(f"{t}\n(alone {100*untaught.accuracy[t]:.0f})" for t in teachers)]
-    heat(ax, [row("accuracy", s) for s in students], students, columns, [text(s) for s in students])
+    students = list(taught.student.unique())
+    teachers = list(taught.teacher.unique())
+    size = (2.2 + 1.3*(len(teachers) + 1), 1.4 + 0.7*len(students))
+    fig, ax = plt.subplots(figsize=size)
+    cells = 100*accuracies.set_index(["student", "teacher"])[["accuracy", "half_width"]]
+    values, texts = [], []
+    for student in students:
+        row = cells.loc[[(student, teacher) for teacher in ("", *teachers)]]
+        values.append(list(row.accuracy))
+        texts.append([f"{r.accuracy:.1f}\n± {r.half_width:.1f}" for r in row.itertuples()])
+    columns = ["not taught"]
+    for teacher in teachers:
+        alone = cells.accuracy[teacher, ""]
+        columns.append(f"{teacher}\n(alone {alone:.0f})")
+    heat(ax, values, students, columns, texts)
     ax.set(xlabel="teacher, whose debates are learnt from", ylabel="student", title=title)
     return fig
 
