@@ -69,7 +69,7 @@ def accuracy_by_method(runs,   # as from `paper.results.systems`
                       ):
     "Accuracy with its 95 % interval, and tokens per question, of many systems, cheapest first."
     plt = style()
-    runs = runs.sort_values("tokens_per_question", kind="stable")
+    runs = runs.sort_values("tokens_per_question", ascending=False, kind="stable")[::-1]
     accuracy, intervals = percents(runs)
     size = (9.2, 1.1 + 0.3*len(runs))
     fig, (left, right) = plt.subplots(1, 2, figsize=size, sharey=True, width_ratios=[1.2, 1])
