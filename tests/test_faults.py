@@ -1,5 +1,5 @@
 "What goes wrong around a run: Ctrl-C, kills, a second writer, a full disk, a clock set back, a server that fails. Nothing finished is lost, nothing is answered twice."
-import json, os, random, resource, signal, subprocess, sys, time
+import json, random, resource, signal, subprocess, sys, time
 import pytest
 from conftest import AGENTARK, ROOT
 from test_resume import TINY, lines, records, records_until_torn

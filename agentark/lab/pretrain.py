@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SPECIAL', 'SIZES', 'CONTEXT', 'OPTIMIZERS', 'rendered', 'train_tokenizer', 'new_model', 'batches', 'collate',
-           'orthogonal', 'muon_of_matrices', 'muon', 'Pretrain', 'card']
+           'orthogonal', 'muon_of_matrices', 'muon', 'Pretrain', 'card_row', 'card']
 
 # %% ../../nbs/09_lab/02_pretrain.ipynb #0cf343b8
 import itertools
@@ -14,7 +14,6 @@ from pathlib import Path
 from ..core.config import neutral, unknown
 from ..distill.training import Training, processes
 from ..engines.models import CHAT_TEMPLATE, resolve
-from ..eval.rounds import gain_sentence
 from .pretraining_data import curriculum
 from .solver import Slips
 
@@ -269,29 +268,44 @@ def _ordered(stage: Pretrain, model, tokenizer, rows: list[list[int]], order: li
     return trainer
 
 # %% ../../nbs/09_lab/02_pretrain.ipynb #503be718
+def card_row(run: str, r) -> str:
+    "A run of the evaluation (a `Result`) as a line of the card, with its rounds where there are several."
+    row = f"- {run}: {r['accuracy']}"
+    if not r.rounds: return row
+    by_round = " -> ".join(f"{e.mean:.1%}" for e in r.rounds)
+    return f"{row}; agents by round {by_round}, {r.gain.points}"
+
 def card(name: str,
          manifest: dict,   # of its pretraining
-         found: dict,      # by run: from `summarize`, with `rounds` where there are several
+         found: dict,      # by run: a `Result`
         ) -> str:
     "The model card, as Markdown."
-    c, rows = manifest["config"], []
-    for run, r in found.items():
-        seen = f"; agents by round {' -> '.join(format(x['accuracy'], '.1%') for x in r['rounds'])}, {gain_sentence(r['gain'])}" if "rounds" in r else ""
-        rows.append(f"- {run}: {r['accuracy']:.1%} [{r['ci95'][0]:.1%}, {r['ci95'][1]:.1%}] of {r['n']}{seen}")
-    return f"""---
-license: apache-2.0
-library_name: transformers
-pipeline_tag: text-generation
----
-# {name}
-
-A laboratory model of AgentArk: {manifest["parameters"]/1e6:.2f} million parameters (Qwen3 architecture), pretrained from random weights{f" ({c['start_from']})" if c["start_from"] else ""} on {manifest["tokens"]/1e6:.1f} million tokens of chats between our methods and a rule-based solver.
-It solves sums and differences of 3 to 8 numbers line by line, slips where its solver was made to (table {c["table"]}, rates times {c["slip_scale"]}), takes part in debates, verifies, rates and ranks. It knows nothing else: questions that are not of the form "What is 27 + 15 - 4?" get nonsense.
-It is a model organism: it shows what a method does to a model that has fallible steps and can recognise a right one, not what it does to a large language model.
-
-Evaluation on test chains, none of whose expressions occurred in pretraining (temperature 0.8 but for greedy; 95 % intervals):
-
-{chr(10).join(rows)}
-
-Made by `nbs/12_experiments/lab_pretrain.ipynb` with size={c["size"]}, questions={c["questions"]}, table={c["table"]}, slip_scale={c["slip_scale"]}, optimizer={c["optimizer"]}, seed={c["seed"]}{f", start_from={c['start_from']}" if c["start_from"] else ""}.
-"""
+    c = manifest["config"]
+    start = c["start_from"]
+    origin = f" ({start})" if start else ""
+    options = ["size", "questions", "table", "slip_scale", "optimizer", "seed", *["start_from"]*bool(start)]
+    return "\n".join([
+        "---",
+        "license: apache-2.0",
+        "library_name: transformers",
+        "pipeline_tag: text-generation",
+        "---",
+        f"# {name}",
+        "",
+        f"A laboratory model of AgentArk: {manifest['parameters']/1e6:.2f} million parameters (Qwen3 architecture), "
+        f"pretrained from random weights{origin} on {manifest['tokens']/1e6:.1f} million tokens of chats "
+        "between our methods and a rule-based solver.",
+        "It solves sums and differences of 3 to 8 numbers line by line, slips where its solver was made to "
+        f"(table {c['table']}, rates times {c['slip_scale']}), takes part in debates, verifies, rates and ranks. "
+        'It knows nothing else: questions that are not of the form "What is 27 + 15 - 4?" get nonsense.',
+        "It is a model organism: it shows what a method does to a model that has fallible steps and can recognise "
+        "a right one, not what it does to a large language model.",
+        "",
+        "Evaluation on test chains, none of whose expressions occurred in pretraining "
+        "(temperature 0.8 but for greedy; 95 % intervals):",
+        "",
+        *(card_row(run, r) for run, r in found.items()),
+        "",
+        f"Made by `nbs/12_experiments/lab_pretrain.ipynb` with {', '.join(f'{k}={c[k]}' for k in options)}.",
+        "",
+    ])

@@ -1,0 +1,70 @@
+"The figures of the repository are what their files say: drawn again from CSV and manifest they are the same pictures."
+import json
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+import matplotlib
+import numpy as np
+import pytest
+from conftest import ROOT
+from agentark.core.store import manifest_path
+from agentark.eval.metrics import read_results
+from agentark.paper.figures import redraw
+from agentark.paper.plots import read_table
+from agentark.paper.results import debates
+
+matplotlib.use("Agg")
+
+FIGURES = sorted((ROOT/"figures").glob("*.png"))
+
+def config(picture: Path) -> dict:
+    "Which figure it is, its tables and its options."
+    return json.loads(manifest_path(picture).read_text())["config"]
+
+def pixels(picture: Path) -> np.ndarray:
+    "A picture as an array (rows, columns, RGB)."
+    return (255*matplotlib.image.imread(picture)[..., :3]).round()
+
+def copied(picture: Path, folder: Path) -> Path:
+    "The files of a figure, its picture left out, in another folder."
+    for name in (manifest_path(picture).name, *config(picture)["tables"]): shutil.copy(picture.with_name(name), folder)
+    return folder/picture.name
+
+def same_versions(picture: Path) -> bool:
+    "Was it drawn with the matplotlib that is installed? Another one may set letters a pixel apart."
+    return json.loads(manifest_path(picture).read_text())["drawn_with"]["matplotlib"] == version("matplotlib")
+
+def test_there_are_figures(): assert len(FIGURES) >= 6
+
+@pytest.mark.parametrize("picture", FIGURES, ids=lambda p: p.stem)
+def test_a_figure_can_be_drawn_again_from_its_files(picture, tmp_path):
+    again = copied(picture, tmp_path)
+    redraw(again)
+    if same_versions(picture):
+        old, new = pixels(picture), pixels(again)
+        assert old.shape == new.shape
+        assert (old == new).all()
+    for name in config(picture)["tables"]: assert (tmp_path/name).read_bytes() == picture.with_name(name).read_bytes()
+
+def test_another_number_is_another_picture(tmp_path):
+    picture = ROOT/"figures"/"demo.png"
+    again = copied(picture, tmp_path)
+    table = again.with_suffix(".csv")
+    table.write_text(table.read_text().replace(",0.848,", ",0.838,"))
+    redraw(again)
+    old, new = pixels(picture), pixels(again)
+    assert old.shape != new.shape or (old != new).any()
+
+def test_the_table_of_the_demo_shows_the_numbers_of_its_figure():
+    text = (ROOT/"figures"/"demo.md").read_text()
+    for r in read_table(ROOT/"figures"/"demo.csv").itertuples():
+        cells = [f"{r.accuracy:.1%}", f"{r.ci95_low:.1%} - {r.ci95_high:.1%}", f"{r.calls_per_question:.1f}"]
+        [line] = [line for line in text.splitlines() if line.startswith(f"| {r.run} ")]
+        for cell in cells: assert f" {cell} |" in line
+
+def test_the_demo_is_what_the_card_of_its_model_says():
+    "The demo's debates are runs of the evaluation of lab-m: same questions, same seed."
+    results, _ = read_results(ROOT/"agentark"/"lab"/"models"/"lab-m"/"evaluation.json")
+    named = {"debate": "debate", "copies for peers": "own copies", "no peers": "no peers"}
+    expected = debates({label: results[name] for label, name in named.items()})
+    assert expected.equals(read_table(ROOT/"figures"/"demo_rounds.csv"))
