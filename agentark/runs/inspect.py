@@ -16,7 +16,7 @@ from ..data.reading import page, transcript
 from ..data.trajectories import read_trajectories
 from ..engines.models import EMBEDDED, list_models, prepare
 from ..grading.answers import is_correct
-from ..methods.registry import get_method, method_names, variants
+from ..methods.registry import get_method, method_names, methods_table, variants
 
 # %% ../../nbs/11_runs/01_inspect.ipynb #5ec3437b
 FITS = {
@@ -38,8 +38,9 @@ def _datasets(name: str, variant: str) -> str:
     return FITS.get(variant, f"(with --method_config_name config_{variant})")
 
 def about(name: str, variant: str) -> dict:
-    "What a variant is for: `{method, variant, datasets, calls, about}`."
-    doc = inspect.getdoc(get_method(name, variant)) or ""
+    "What a variant is for: `{method, variant, datasets, calls, about, paper, departures}`."
+    f = get_method(name, variant)
+    doc = inspect.getdoc(f) or ""
     summary, _, calls = re.sub(r"\s+", " ", doc).partition("Calls")
     return {
         "method": name,
@@ -47,6 +48,8 @@ def about(name: str, variant: str) -> dict:
         "datasets": _datasets(name, variant),
         "calls": calls.strip(":,. "),
         "about": summary.strip(),
+        "paper": f.paper,
+        "departures": f.departures,
     }
 
 # %% ../../nbs/11_runs/01_inspect.ipynb #6f4b79fd
@@ -69,16 +72,21 @@ def _config(name: str, variant: str) -> str:
 class Methods(Stage):
     "List the methods, their variants, and which datasets get which."
     name: str | None = None  # one method, with the configuration of its variants
+    table: bool = False      # instead, a Markdown table: method, paper, notebook, where ours departs from the paper
 
     def run(self):
         "Print the list."
+        if self.table: return print(methods_table())
         for name in [self.name] if self.name else method_names():
             for v in variants(name):
                 a = about(name, v)
                 print(f"{name:18}{v:11}{a['datasets']}")
                 if not self.name: continue
-                lines = [a["about"], f"Calls per question: {a['calls']}", *_config(name, v).splitlines()]
-                print("\n".join(f"    {line}" for line in lines), "\n")
+                lines = [a["about"], f"Calls per question: {a['calls']}"]
+                if a["paper"]: lines.append(f"Paper: {a['paper']}")
+                if a["departures"]: lines.append(f"Where it departs from it: {a['departures']}")
+                for line in (*lines, *_config(name, v).splitlines()): print(f"    {line}")
+                print()
         if not self.name: print(_PICKED)
 
 # %% ../../nbs/11_runs/01_inspect.ipynb #8f2e1416
