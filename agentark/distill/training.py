@@ -102,7 +102,7 @@ def chain_of(model: str | None) -> list[str]:
     "The trainings that made the model in this folder, the first one first; `[]` for a model from elsewhere."
     return read_manifest(model).get("chain", []) if model else []
 
-def described(stage: Stage) -> str:
+def described(stage: "Training") -> str:
     "A stage as one would write it: its name, and whatever decides the result and is not the default."
     default = {f.name: f.default for f in dataclasses.fields(stage)}
     changed = [f"{k}={v!r}" for k, v in stage.identity().items() if v != default[k]]
@@ -134,7 +134,7 @@ def _table(values: dict) -> str:
     "Names and values, as a Markdown table."
     return "\n".join(["| | |", "|---|---|", *(f"| {k} | {v} |" for k, v in values.items())])
 
-def model_card(stage: Stage, base: str | None, what: str, totals: dict) -> str:
+def model_card(stage: "Training", base: str | None, what: str, totals: dict) -> str:
     "The card of a model, as Markdown: its base, all trainings up to this one, configuration, totals, versions."
     made = provenance()
     steps = [*chain_of(base), described(stage)]
@@ -151,10 +151,11 @@ def model_card(stage: Stage, base: str | None, what: str, totals: dict) -> str:
 # %% ../../nbs/07_distill/00_training.ipynb #0ff06710
 class Training(Stage):
     "A stage that trains a model: starts or resumes, refuses another configuration, watches, saves, records."
-    output_dir: str    # model folder to write
+    model_name_or_path: str   # the model that it starts from, unless `base_model` names another
+    output_dir: str           # model folder to write
     seed: int
-    save_steps: int    # steps between checkpoints, from which a killed run resumes
-    overwrite: bool    # start anew, dropping the old model and checkpoints
+    save_steps: int           # steps between checkpoints, from which a killed run resumes
+    overwrite: bool           # start anew, dropping the old model and checkpoints
 
     def trainer(self):
         "First hook: the `transformers.Trainer`, ready to train; raises `AgentArkError` for data that will not do."
@@ -219,20 +220,25 @@ def _clear(out: Path):
 # %% ../../nbs/07_distill/00_training.ipynb #307079c9
 def _record(stage: Training, out: Path, status: str, **totals):
     "Write the manifest: configuration, versions, and the trainings that led here."
-    chain = [*chain_of(stage.base_model()), described(stage)]
-    more = dict(status=status, stage=type(stage).__name__, chain=chain, **totals)
-    write_manifest(out/"training", stage.identity(), **more)
-    write_manifest(out, stage.identity(), **more)   # beside as well, for those who look for it there
+    said = dict(
+        status=status,
+        stage=type(stage).__name__,
+        chain=[*chain_of(stage.base_model()), described(stage)],
+        **totals,
+    )
+    write_manifest(out/"training", stage.identity(), **said)
+    write_manifest(out, stage.identity(), **said)   # beside as well, for those who look for it there
 
 def _finish(stage: Training, trainer, out: Path, resumed: bool):
     "Save the model, its log, card and manifest, then drop the checkpoints."
     log = [x for x in trainer.state.log_history if "loss" in x]
     if not log: raise AgentArkError(f"{out}: not one step was made; are there fewer examples than a batch takes?")
     what, totals = stage.finish(trainer, out)
-    totals |= {"steps": trainer.state.global_step, "first_loss": log[0]["loss"], "last_loss": log[-1]["loss"]}
+    first, last = log[0]["loss"], log[-1]["loss"]
+    totals |= {"steps": trainer.state.global_step, "first_loss": first, "last_loss": last}
     (out/"log.json").write_text(json.dumps(log))
     (out/"README.md").write_text(model_card(stage, stage.base_model(), what, totals))
     _record(stage, out, "finished", **totals)
     for c in out.glob("checkpoint-*"): shutil.rmtree(c)   # kept only for resuming
     steps = f"{totals['steps']} steps{' (resumed)' if resumed else ''}"
-    print(f"{what}, {steps}: loss {totals['first_loss']:.3f} -> {totals['last_loss']:.3f} -> {out}")
+    print(f"{what}, {steps}: loss {first:.3f} -> {last:.3f} -> {out}")

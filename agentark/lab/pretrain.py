@@ -113,11 +113,12 @@ def _filled(by_length: list[int], lengths: list[int], tokens: int) -> list[list[
 # %% ../../nbs/09_lab/02_pretrain.ipynb #8dc7e793
 def collate(rows: list[list[int]]) -> dict:
     "Input ids and labels, both of shape (rows, longest row); padding is not learnt."
+    return {"input_ids": _padded(rows, 0), "labels": _padded(rows, -100)}
+
+def _padded(rows: list[list[int]], filler: int):
     import torch
     width = max(map(len, rows))
-    ids = [r + [0]*(width - len(r)) for r in rows]
-    labels = [r + [-100]*(width - len(r)) for r in rows]
-    return {"input_ids": torch.tensor(ids), "labels": torch.tensor(labels)}
+    return torch.tensor([r + [filler]*(width - len(r)) for r in rows])
 
 # %% ../../nbs/09_lab/02_pretrain.ipynb #b7b45715
 def orthogonal(x):
@@ -176,7 +177,9 @@ def _together(*optimizers):
             super().__init__(self._groups(), {})
             self.param_groups = self._groups()   # theirs, not copies: a scheduler changes their learning rates
 
-        def _groups(self): return sum((o.param_groups for o in self.optimizers), [])
+        def _groups(self):
+            groups = [o.param_groups for o in self.optimizers]
+            return list(itertools.chain.from_iterable(groups))
 
         def step(self, closure=None):
             for o in self.optimizers: o.step()

@@ -27,12 +27,15 @@ def chats(t: Trajectory) -> list[list[dict]]:
     "Every agent's chat in a trajectory, up to its last reply."
     calls = {c.id: c for c in t.calls}
     continued = {c.parent for c in t.calls}
-    return [_until(c, calls) for c in t.calls if c.id not in continued]
+    last = [c for c in t.calls if c.id not in continued]
+    return [_until(c, calls) for c in last]
 
 def _until(call: Call, calls: dict[str, Call]) -> list[dict]:
     "The messages of a chat up to this call's reply."
-    before = _until(calls[call.parent], calls) if call.parent else []
-    return [*before, *call.messages, {"role": "assistant", "content": call.text}]
+    reply = {"role": "assistant", "content": call.text}
+    if not call.parent: return [*call.messages, reply]
+    before = _until(calls[call.parent], calls)
+    return [*before, *call.messages, reply]
 
 # %% ../../nbs/09_lab/01_pretraining_data.ipynb #e3ed2993
 PEERS = {   # share of the debates, by what the peers are
