@@ -13,6 +13,7 @@ from agentark.engines.models import LAB, resolve
 from agentark.engines.scheduler import Scheduler
 from agentark.engines.scripted import Scripted, replay
 from agentark.engines.transformers import TransformersEngine
+from agentark.eval.metrics import Estimate, read_results
 from agentark.eval.rounds import rounds
 from agentark.lab.pretraining_data import curriculum
 from agentark.lab.solver import Slips
@@ -55,22 +56,22 @@ def test_a_model_is_what_its_card_says(name):
     assert (MODELS/name/"model.safetensors").stat().st_size < 9e6
 
     card = (MODELS/name/"README.md").read_text()
-    found = read(name, "evaluation.json")["single, greedy"]
+    found, _ = read_results(MODELS/name/"evaluation.json")
     assert card.startswith("---\nlicense")
     assert f"# {name}\n" in card
-    assert f"single, greedy: {found['accuracy']:.1%}" in card
+    assert f"single, greedy: {found['single, greedy']['accuracy'].mean:.1%}" in card
 
 def test_a_card_can_be_checked(lab):
     "The sampled debate of the card, on other questions: both rounds are what it says, within three standard errors."
-    claimed = read("lab-m", "evaluation.json")["debate"]["rounds"]
+    card, _ = read_results(MODELS/"lab-m"/"evaluation.json")
     sampled = debates(lab, 300, temperature=0.8, seed=1)
-    found = rounds(list(sampled.values()))["rounds"]
-    for a, b in zip(claimed, found):
+    found, _ = rounds(sampled.values())
+    for a, b in zip(card["debate"].rounds, found, strict=True):
         error = (standard_error(a)**2 + standard_error(b)**2)**0.5
-        assert abs(a["accuracy"] - b["accuracy"]) < 3*error, (a, b)
+        assert abs(a.mean - b.mean) < 3*error, (a, b)
 
-def standard_error(found: dict) -> float:
-    low, high = found["ci95"]
+def standard_error(found: Estimate) -> float:
+    low, high = found.interval
     return (high - low)/3.92
 
 def test_nothing_was_learnt_from_a_test_question():
@@ -115,7 +116,7 @@ def margin(lab, request, a: str, b: str) -> float:
     return (first - second).item()
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("vllm")
+@pytest.mark.engines
 @pytest.mark.skipif(not find_spec("vllm"), reason="vLLM is not installed (make engines)")
 def test_vllm_says_the_same(lab, recorded, capsys):
     "Greedily, on 204 prompts of debates: the same prompts, and the same replies but where two tokens are as likely."
@@ -155,15 +156,15 @@ def test_the_demo_in_small(agentark, tmp_path):
     "All steps of `make demo`: its metrics have what they should."
     (tmp_path/"demo.yaml").write_text(yaml.safe_dump(demo_in_small(tmp_path)))
     agentark("run", tmp_path/"demo.yaml", check=True)
-    metrics = json.loads((tmp_path/"out"/"metrics.json").read_text())
-    assert metrics.keys() >= {"base", "mas", "distilled", "paired", "self_consistency"}
-    assert metrics.keys() >= {"control_independent", "control_no_peers", "control_own_copy"}
+    results, tests = read_results(tmp_path/"out"/"metrics.json")
+    assert results.keys() >= {"base", "distilled", "self_consistency", "control_independent"}
+    assert [c.family for c in tests] == [4]*4
 
-    debated = [metrics[name] for name in ("mas", "control_own_copy", "control_no_peers")]
+    debated = [results[name] for name in ("mas", "control_own_copy", "control_no_peers")]
     for found in debated:
-        assert found["n"] == 30
-        assert len(found["rounds"]) == 2
-        assert found["rounds"][0] == debated[0]["rounds"][0], "the controls begin with the debate's own first round"
+        assert found.n == 30
+        assert len(found.rounds) == 2
+        assert found.rounds[0] == debated[0].rounds[0], "the controls begin with the debate's own first round"
 
     counts = [sum(1 for _ in open(tmp_path/"out"/name)) for name in ("traces.jsonl", "samples_traces.jsonl")]
     assert counts[0] == counts[1] > 0

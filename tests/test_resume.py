@@ -5,6 +5,7 @@ import pytest
 from conftest import AGENTARK, ROOT
 from agentark.core.store import write_manifest
 from agentark.engines.models import resolve
+from agentark.eval.metrics import read_results
 
 def lines(path: Path) -> int: return path.read_bytes().count(b"\n") if path.exists() else 0
 
@@ -111,8 +112,9 @@ def test_a_killed_experiment_continues(agentark, tmp_path):
     kept = records_until_torn(out/"mas.jsonl")
     done = agentark("run", tmp_path/"e.yaml", check=True)
     assert len(records(out/"mas.jsonl")) == 10 and all(records(out/"mas.jsonl")[i] == r for i, r in kept.items())
-    metrics = json.loads((out/"metrics.json").read_text())
-    assert metrics["base"]["n"] == metrics["mas"]["n"] == metrics["paired"]["n"] == 10 and (out/"figure.png").exists()
+    results, [test] = read_results(out/"metrics.json")
+    assert results["base"].n == results["mas"].n == test.n == 10
+    assert (out/"figure.png").exists()
     assert "| base" in done.stdout
     again = agentark("run", tmp_path/"e.yaml", check=True)
     assert again.stdout.count("done before") == 3
