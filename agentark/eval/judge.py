@@ -12,7 +12,7 @@ from collections import Counter
 from ..core.records import Query
 from ..data.datasets import fit_context
 from ..engines.base import Engine, EngineError, Reply, Request, Sampling
-from .metrics import wilson
+from .statistics import kappa, wilson
 
 # %% ../../nbs/06_eval/04_judge.ipynb #4c0fe793
 _FACT = (
@@ -129,7 +129,6 @@ def agreement(
     both, neither = count[True, True], count[False, False]
     rule, judge = count[True, False], count[False, True]
     agreed = (both + neither)/n
-    chance = ((both + rule)*(both + judge) + (neither + judge)*(neither + rule))/n**2
     return {
         "n": n,
         "both_true": both,
@@ -138,18 +137,18 @@ def agreement(
         "only_judge": judge,
         "accuracy": agreed,
         "ci95": list(wilson(both + neither, n)),
-        "kappa": (agreed - chance)/(1 - chance) if chance < 1 else None,
+        "kappa": kappa(both, rule, judge, neither),
     }
 
 def in_words(a: dict) -> str:
     "An agreement as one line."
     low, high = a["ci95"]
     agreed = a["both_true"] + a["both_false"]
-    kappa = "no kappa: one of the answers never occurs"
-    if a["kappa"] is not None: kappa = f"Cohen's kappa {a['kappa']:.2f}"
+    chance = "no kappa: one of the answers never occurs"
+    if a["kappa"] is not None: chance = f"Cohen's kappa {a['kappa']:.2f}"
     return (
         f"judge and rule agree on {agreed} of {a['n']} "
-        f"({a['accuracy']:.1%}, 95 % interval {low:.1%} - {high:.1%}; {kappa}): "
+        f"({a['accuracy']:.1%}, 95 % interval {low:.1%} - {high:.1%}; {chance}): "
         f"both true {a['both_true']}, both false {a['both_false']}, "
         f"only the rule {a['only_rule']}, only the judge {a['only_judge']}"
     )
