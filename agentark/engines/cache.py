@@ -162,7 +162,7 @@ class Cached(Engine):
     async def generate(self, requests: list[Request]) -> list[Reply | EngineError]:
         keys = [self._key(r) for r in requests]
         found = {k: self.entries.get(k) for k in dict.fromkeys(keys)}
-        known = {k: Reply(**value) for k, value in found.items() if value}
+        known: dict[str, Reply | EngineError] = {k: Reply(**value) for k, value in found.items() if value}
         ask = {k: r for k, r in zip(keys, requests) if k not in known}
         fresh = await self._asked(list(ask.values()))
         for k, reply in zip(ask, fresh):
