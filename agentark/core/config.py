@@ -122,8 +122,8 @@ def neutral(default=dataclasses.MISSING, **kw):
 
 @dataclasses.dataclass
 class Stage:
-    "One step of the pipeline: a dataclass with a `run()` that returns the path it wrote."
-    def run(self) -> Path: raise NotImplementedError
+    "One step of the pipeline: a dataclass with a `run()`, which returns the path if it wrote a file."
+    def run(self) -> object: raise NotImplementedError
 
     def identity(self) -> dict:
         "The fields that decide the result; two runs may share an output file only if these agree."

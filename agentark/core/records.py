@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Self
 
 # %% ../../nbs/00_core/01_records.ipynb #b4c6fcad
 def stable_hash(*parts) -> int:
@@ -140,7 +140,7 @@ class Trajectory(Query):
         return d
 
     @classmethod
-    def from_dict(cls, d: dict) -> "Trajectory":
+    def from_dict(cls, d: dict) -> Self:
         "The inverse of `to_dict`, also for files of earlier versions; keys of other programs are ignored."
         calls = [Call(**{**c, "data": _value(c.get("data"))}) for c in d.get("calls") or []]
         return cls(**{**_known(cls, d), "calls": calls, "info": _value(d.get("info")) or {}})
@@ -181,7 +181,7 @@ class Labelled(Trajectory):
     judge_cut: dict | None = None                            # what was left out for the judge: `{context, candidates}`
 
     @property
-    def labels(self) -> list[bool]: return [s.is_correct for s in self.solutions]
+    def labels(self) -> list[bool | None]: return [s.is_correct for s in self.solutions]
 
     def to_dict(self) -> dict:
         "A JSON-ready dictionary in the specification's format, with all of the trajectory."
@@ -189,7 +189,7 @@ class Labelled(Trajectory):
         return {**super().to_dict(), "solutions": solutions, "labels": self.labels}
 
     @classmethod
-    def from_dict(cls, d: dict) -> "Labelled":
+    def from_dict(cls, d: dict) -> Self:
         "The inverse of `to_dict`; the first version's files, which had no calls, are read as well."
         t = super().from_dict(d)
         t.solutions = [Solution.from_dict(s) for s in d["solutions"]]

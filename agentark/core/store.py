@@ -11,7 +11,6 @@ import contextlib
 import errno
 import fcntl
 import importlib.metadata
-import importlib.util
 import json
 import os
 import shutil
@@ -93,8 +92,8 @@ def _version(name: str) -> str | None:
 
 def _revision() -> str | None:
     if not shutil.which("git"): return None
-    folder = importlib.util.find_spec("agentark").submodule_search_locations[0]
-    command = ["git", "-C", folder, "describe", "--always", "--dirty", "--abbrev=12"]
+    import agentark
+    command = ["git", "-C", agentark.__path__[0], "describe", "--always", "--dirty", "--abbrev=12"]
     return subprocess.run(command, capture_output=True, text=True).stdout.strip() or None
 
 # %% ../../nbs/00_core/02_store.ipynb #9c82f724

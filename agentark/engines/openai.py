@@ -51,7 +51,7 @@ def _tokens(text: str) -> int: return len(text.encode("utf-8", "replace"))//3 + 
 
 def as_reply(out, request: Request, base_url: str) -> Reply | EngineError:
     "A completion of the client as a `Reply`; an `EngineError` where it does not keep to the choices."
-    choices = request.sampling.choices
+    choices = request.sampling.choices or ()
     said = out.choices[0].message.content or ""
     text = chosen(said, choices) if choices else said
     if text is None:
@@ -108,8 +108,8 @@ class ChatClient:
         return await self._create(model, request, asked)
 
     async def _create(self, model: str, request: Request, asked: dict):
-        limit = {self.limit: request.sampling.max_tokens}
-        return await self.client.chat.completions.create(model=model, messages=request.messages, **limit, **asked)
+        said: dict = {"model": model, "messages": request.messages, self.limit: request.sampling.max_tokens}
+        return await self.client.chat.completions.create(**said, **asked)
 
 # %% ../../nbs/04_engines/06_openai.ipynb #ffb20dd2
 class OpenAIEngine(Engine):

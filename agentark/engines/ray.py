@@ -12,8 +12,10 @@ import os
 import socket
 import warnings
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Any
 from ..core.config import AgentArkError
 from ..core.records import Usage
 from .base import Engine, EngineError, Reply, Request
@@ -133,7 +135,7 @@ class _Question:
 @dataclass(eq=False)
 class _Live:
     "A replica as the driver sees it."
-    actor: object
+    actor: Any
     failed: int = 0     # times in a row that it died before its model was loaded
     room: int = 0       # questions it takes at a time; 0 until its model is loaded
     name: str = ""
@@ -244,6 +246,10 @@ def _single(replica: _Live) -> list[_Question]:
 
 class Dispatch(Actors):
     "Who is given which question."
+    _source: Iterator               # of queries
+    _again: deque[_Question]        # to be begun, the next one or again
+    _alone: deque[_Question]        # to be begun on a replica of its own
+
     def _hand_out(self) -> bool:
         "Give the replicas what they have room for; is anything left to wait for?"
         loaded = [r for r in self.replicas if r.room]
@@ -323,8 +329,8 @@ class Replicas(Outcomes):
                         ):
         "Yield the result of every question, in the order they finish."
         self._source = iter(queries)
-        self._again: deque[_Question] = deque()   # to be begun, the next one or again
-        self._alone: deque[_Question] = deque()   # to be begun on a replica of its own
+        self._again = deque()
+        self._alone = deque()
         slow = asyncio.get_running_loop().call_later(60, self._notice)
         try:
             self.begin(answers)

@@ -10,11 +10,12 @@ import asyncio
 import heapq
 import itertools
 import random
+from collections.abc import Sequence
 from ..core.records import Usage
 from .base import Engine, Reply, Request, TransportError
 
 # %% ../../nbs/04_engines/04_scheduler.ipynb #e49781c3
-async def replies_of(engine: Engine, requests: list[Request]) -> list[Reply | Exception]:
+async def replies_of(engine: Engine, requests: list[Request]) -> Sequence[Reply | Exception]:
     "Replies or errors, in order; where the engine raises, its error in every place."
     try: return await engine.generate(requests)
     except Exception as e: return [e]*len(requests)
@@ -26,8 +27,8 @@ class Batches:
 
     def __init__(self, engine: Engine):
         self.engine = engine
-        self.pending = []       # (order, request, future of its reply)
-        self.dispatcher = None  # the task that sends batches; None while nobody waits
+        self.pending = []   # (order, request, future of its reply)
+        self.dispatcher: asyncio.Task | None = None   # the task that sends batches; None while nobody waits
 
     def add(self, request: Request, order: int) -> asyncio.Future:
         "The reply to come, or its error; when more is asked than fits, the lowest `order` goes first."

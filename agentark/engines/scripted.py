@@ -37,12 +37,12 @@ class Scripted(Engine):
         self.batched = batched
         self.batches = []  # sizes, in order: what the scheduler made of the requests
 
-    async def generate(self, requests: list[Request]) -> list[Reply | EngineError]:
+    async def generate(self, requests: list[Request]) -> list[Reply | Exception]:
         self.batches.append(len(requests))
         if self.delay: await asyncio.sleep(self.delay)
         return [self._reply(r) for r in requests]
 
-    def _reply(self, request: Request) -> Reply | EngineError:
+    def _reply(self, request: Request) -> Reply | Exception:
         text = self.script.get(request.origin[-2:])
         if text is None: text = self.default(request)
         if isinstance(text, Exception): return text

@@ -112,16 +112,15 @@ def prefill(model, rows: list[tuple], pad: int):
         model(torch.tensor([rows[0][:share]], device=device), past_key_values=cache, logits_to_keep=1)
         cache.batch_repeat_interleave(len(rows))
     width = max(map(len, rows)) - share
-    ids, mask = [], []
+    ids, seen = [], []
     for row in rows:
         own = list(row[share:])
         spare = width - len(own)
         ids.append([pad]*spare + own)
-        mask.append([1]*share + [0]*spare + [1]*len(own))
-    ids = torch.tensor(ids, device=device)
-    mask = torch.tensor(mask, device=device)
+        seen.append([1]*share + [0]*spare + [1]*len(own))
+    mask = torch.tensor(seen, device=device)
     out = model(
-        ids,
+        torch.tensor(ids, device=device),
         attention_mask=mask,
         position_ids=(mask.cumsum(1) - 1)[:, share:],
         past_key_values=cache,
@@ -180,8 +179,8 @@ class Row:
         self.choices = choices
         self.stopped = stopped
         self.generator = torch.Generator().manual_seed(seed)
-        self.ids = []        # of the reply so far
-        self.finish = None   # `stop` or `length` when it is done
+        self.ids = []                    # of the reply so far
+        self.finish: str | None = None   # `stop` or `length` when it is done
 
     def add(self, token: int, ends: set):
         "Take the next token; sets `finish` when the row is done."
@@ -287,7 +286,7 @@ async def load(path: str, device: str, apply_chat_template: bool=True):
     "Tokenizer and model of a folder or hub id; a coroutine, so that it runs in the engine's thread."
     tokenizer = open_tokenizer(path, apply_chat_template)
     on_cpu = device == "cpu"
-    model = AutoModelForCausalLM.from_pretrained(
+    model: torch.nn.Module = AutoModelForCausalLM.from_pretrained(
         path,
         dtype=torch.float32 if on_cpu else torch.bfloat16,
         attn_implementation="grouped" if on_cpu else None,
@@ -326,7 +325,8 @@ def reply_of(row: Row, request: Request, tokenizer) -> Reply:
     "What a finished row says, up to the first stop string."
     text = tokenizer.decode(row.ids, skip_special_tokens=True)
     for s in request.sampling.stop: text = text.split(s)[0]
-    return Reply(text, row.finish, prompt_tokens=len(row.prompt), completion_tokens=len(row.ids))
+    finish = row.finish or "length"   # where the caller has left off
+    return Reply(text, finish, prompt_tokens=len(row.prompt), completion_tokens=len(row.ids))
 
 # %% ../../nbs/04_engines/03_transformers.ipynb #e12cb4c4
 class TransformersEngine(Engine):

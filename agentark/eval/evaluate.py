@@ -70,10 +70,10 @@ def named(runs: list[tuple]) -> dict[str, tuple]:
         models.append(Path(r.model).name)
         methods.append(f"{Path(r.model).name} {r.method}")
         files.append(Path(path).stem)
-    paths = [str(path) for path, *_ in runs]
-    for names in (models, methods, files, paths):
+    for names in (models, methods, files):
         tell_apart = all(names) and len({*names}) == len(runs)
-        if tell_apart or names is paths: return dict(zip(names, runs))
+        if tell_apart: return dict(zip(names, runs))
+    return {str(run[0]): run for run in runs}
 
 # %% ../../nbs/06_eval/06_evaluate.ipynb #4f5c0445
 def report(runs: list[tuple], # (path, result, items)

@@ -154,13 +154,15 @@ async def label(
     texts = [visible(s.text).strip() for s in found]
     by_judge, cut = {}, None
     # before the rules, so that what all questions ask comes at once and shares batches
-    if submit: by_judge, cut = await ask(t, texts, submit, engine)
+    if submit:
+        assert engine is not None
+        by_judge, cut = await ask(t, texts, submit, engine)
     by_rule = await asyncio.to_thread(rules, found, t)
     for s, text in zip(found, texts):
         s.rule = by_rule[s.answer]
         s.judge = by_judge.get(text)
         s.is_correct, how = decide(s.rule, s.judge, s.answer, t, always)
-        s.judged_by = engine.name if how == "judge" else "rule"
+        s.judged_by = engine.name if engine and how == "judge" else "rule"
     alone = next((c.messages for c in t.calls if c.solves), None)
     prompt = alone or [{"role": "user", "content": solo(t)}]
     return Labelled(
@@ -298,6 +300,7 @@ def _label(
     "Label what is not in the store; the judge's failures, and what it cost."
     todo = [t for t in ts.values() if t.id not in store.done]
     if asks & {t.id for t in todo}:
+        assert stage.model is not None    # or `_asks` has raised
         scheduler = stage.open_scheduler([stage.model], stage.max_live)
     else:
         scheduler = Scheduler(Engine(), stage.max_live)   # the base engine: nobody asks it
@@ -315,7 +318,7 @@ def totals(records: list[dict], ts: dict[str, Trajectory]) -> dict:
     found = []
     for r in labelled:
         found += r.solutions
-    both = [(s.rule, s.judge) for s in found if None not in (s.rule, s.judge)]
+    both = [(s.rule, s.judge) for s in found if s.rule is not None and s.judge is not None]
     return {
         "questions": len(labelled),
         "solutions": len(found),

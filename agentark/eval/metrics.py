@@ -165,7 +165,7 @@ def compare(a: list[dict],                         # items of one run
                             "compare runs on the same dataset, split and seed")
     exact = metric in SHARES and all(x in (-1, 0, 1) for x in d)
     test = test or ("McNemar" if exact else "permutation")
-    counts = {"only_a": d.count(-1), "only_b": d.count(1)} if test == "McNemar" else {}
+    counts: dict = {"only_a": d.count(-1), "only_b": d.count(1)} if test == "McNemar" else {}
     p = mcnemar(**counts) if counts else permutation(d)
     return Comparison(
         *names, metric,
@@ -312,8 +312,8 @@ def _cells(r: Result, metrics: list[str]) -> dict[str, str]:
         "calls / question": f"{r.calls_per_question:.1f}",
         "tokens / question": f"{r.tokens_per_question:.0f}",
     }
-    priced = r.dollars_per_question is not None
-    cells["$ / 1000 questions"] = f"{1000*r.dollars_per_question:.2g}" if priced else "-"
+    price = r.dollars_per_question
+    cells["$ / 1000 questions"] = "-" if price is None else f"{1000*price:.2g}"
     return cells
 
 # %% ../../nbs/06_eval/01_metrics.ipynb #59f997a1
@@ -329,7 +329,7 @@ def table(results: dict[str, Result]) -> str:
     for column in ("failed", "$ / 1000 questions"):
         if says_nothing(column): columns.remove(column)
     lines = [["run", *columns]]
-    for name, cells in found.items(): lines.append([name, *map(cells.get, columns)])
+    for name, cells in found.items(): lines.append([name, *(cells[c] for c in columns)])
     return markdown(lines)
 
 # %% ../../nbs/06_eval/01_metrics.ipynb #b24043f5

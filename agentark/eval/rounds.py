@@ -56,6 +56,7 @@ def rounds_table(results: dict[str, Result]) -> str:
     head = [f"round {i}" for i in range(1, most + 1)]
     lines = [["second look at", "n", *head, "last against first round"]]
     for name, r in results.items():
+        assert r.gain, f"{name} has no rounds"
         means = [f"{e.mean:.1%}" for e in r.rounds]
         lines.append([name, str(r.gain.n), *means, *[""]*(most - len(means)), r.gain.points])
     return markdown(lines)

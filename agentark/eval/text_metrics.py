@@ -9,6 +9,7 @@ __all__ = ['KINDS', 'exact_match', 'token_f1', 'rouge', 'bert_layers', 'bert_sco
 import contextlib
 import math
 from collections import Counter
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -104,8 +105,8 @@ def _no_model(model: str, e: Exception) -> AgentArkError:
 # %% ../../nbs/06_eval/02_text_metrics.ipynb #544016af
 def _clean(text: str) -> str: return text.encode("utf-8", "replace").decode()
 
-def bert_scores(preds: list[str],           # one answer per question
-                golds: list[list[str]],     # its acceptable answers
+def bert_scores(preds: Sequence[str],       # one answer per question
+                golds: Sequence[list[str]], # its acceptable answers
                 model: str="roberta-large", # hub id or folder; this is `bert_score`'s model for English
                 num_layers: int | None=None,  # compare this layer's vectors; None: see `bert_layers`
                 device: str | None=None,    # None: the GPU when there is one
@@ -162,13 +163,13 @@ def _token_f1(pred, golds, t): return {"f1": token_f1(pred, golds)}
 def _rouge(pred, golds, t): return rouge(pred, golds)
 def _truthful(pred, golds, t): return truthful(pred, golds, t.wrongs)
 
-_METRICS = {
+_METRICS: dict[str, Callable[..., dict]] = {
     "em": _em,
     "f1": _token_f1,
     "rouge": _rouge,
     "truthful": _truthful,
-    "bertscore": None,    # all items at once, at the end
 }
+_NAMES = (*_METRICS, "bertscore")    # that one for all items at once, at the end
 
 def _metrics_of(t: Trajectory, bert: bool) -> tuple[str, ...]:
     "What is measured on this question unless asked otherwise."
@@ -183,7 +184,7 @@ def _check(trajectories: list[Trajectory], metrics, bert_model):
     "Raises `AgentArkError` for what cannot be scored."
     metrics = metrics or ()
     for m in metrics:
-        if m not in _METRICS: raise unknown("metric", m, _METRICS)
+        if m not in _NAMES: raise unknown("metric", m, _NAMES)
     if "bertscore" in metrics and bert_model is None:
         raise AgentArkError("bertscore needs a model: name one with --bert_model, a hub id or a folder")
     for t in trajectories:
@@ -212,7 +213,9 @@ def text_scores(trajectories: list[Trajectory],    # of kinds short, summary and
             if name == "bertscore": later.append((item, pred, _golds(t)))
             else: item |= _METRICS[name](pred, _golds(t), t)
         items.append(item)
-    if later: _add_bertscore(later, bert_model)
+    if later:
+        assert bert_model is not None    # or `_check` has raised
+        _add_bertscore(later, bert_model)
     return items
 
 def _add_bertscore(later: list[tuple], model: str):
