@@ -20,12 +20,14 @@ from ..eval.evaluate import Eval
 from ..eval.label import Label
 from ..grading.answers import Grade
 from ..methods.infer import Infer
+from ..methods.team import OptimizeTeam
 from .inspect import Methods, Models, Show
 from .pipeline import Run
 
 # %% ../../nbs/11_runs/03_cli.ipynb #bbe97673
 STAGES = {
     "infer": Infer,
+    "team": OptimizeTeam,
     "label": Label,
     "traces": Traces,
     "sft": Sft,
