@@ -56,7 +56,8 @@ def server(command: list[str]):
 # %% ../../nbs/04_engines/07_modal.ipynb #6d7aaf55
 def _modal():
     "The `modal` package."
-    try: import modal
+    try:
+        import modal
     except ImportError: raise AgentArkError("Modal is not installed: pip install 'agentark[modal]'") from None
     return modal
 

@@ -30,7 +30,8 @@ def connect(address: str | None) -> bool:
     # read when ray is imported; we say it in one line
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "worker died or was killed")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try: import ray
+    try:
+        import ray
     except ImportError:
         raise AgentArkError("--num_replicas and --ray_address need Ray: pip install 'agentark[ray]'") from None
     if ray.is_initialized(): return False
