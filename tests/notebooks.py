@@ -14,6 +14,7 @@ import json
 import multiprocessing
 import os
 import re
+import signal
 import sys
 import tempfile
 from dataclasses import dataclass, field
@@ -69,6 +70,7 @@ def execute(path: Path, run_flags: list[str]) -> Ran:
 
 def _child(connection, path, run_flags, folder):
     "In a process of its own: run, and send back what was shown."
+    signal.signal(signal.SIGINT, signal.default_int_handler)   # also where the starter ignores it
     os.environ["TMPDIR"], tempfile.tempdir = folder, None
     with contextlib.redirect_stdout(io.StringIO()): done = execute(path, run_flags)
     connection.send(json.dumps({"outputs": done.outputs, "error": done.error}, default=str))
