@@ -12,7 +12,7 @@ import os
 import socket
 import warnings
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -180,7 +180,7 @@ class Cluster:
 # %% ../../nbs/04_engines/09_ray.ipynb #5f3bd23d
 class Actors(Cluster):
     "Replicas as the driver has them: started, given questions, watched, replaced."
-    def begin(self, answers):
+    def begin(self, answers: Callable):
         "Start all replicas for a run; `ended` is the queue of calls that have ended."
         self.answers = answers
         self.ended: asyncio.Queue = asyncio.Queue()
