@@ -304,7 +304,7 @@ def row_of(request: Request,
            tokenizer,
            prompt: list[int],   # token ids of its messages
            room: int,           # tokens that the context has left
-           end: int,            # token id that ends a choice
+           end: int | None,     # token id that ends a choice; None: the model has none
           ) -> Row:
     "The row of a request."
     sampling = request.sampling
@@ -377,7 +377,7 @@ class TransformersEngine(Engine):
     def _row(self, request: Request) -> Row | EngineError:
         prompt = chat_ids(self.tokenizer, request.messages)
         room = self.context_length - len(prompt)
-        if room > 0: return row_of(request, self.tokenizer, prompt, room, end=min(self.ends))
+        if room > 0: return row_of(request, self.tokenizer, prompt, room, end=min(self.ends, default=None))
         sizes = f"the prompt has {len(prompt)} tokens and {self.name} takes {self.context_length}"
         return ContextOverflow(f"{sizes}; shorten it or use a model with a longer context")
 
