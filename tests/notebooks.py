@@ -129,12 +129,18 @@ def shown(outputs: list[dict]) -> list[tuple[str, str]]:
     found = []
     for output in outputs:
         if output.get("name") == "stdout": found.append(("stdout", _joined(output["text"])))
-        data = output.get("data", {})
-        if "image/png" in data: continue   # beside a picture the text names only its size
-        found += [(kind, _joined(text)) for kind, text in data.items() if kind.startswith("text/")]
+        found += [(kind, _joined(text)) for kind, text in _telling(output).items() if kind.startswith("text/")]
     streams = "".join(text for kind, text in found if kind == "stdout")
     rest = sorted(pair for pair in found if pair[0] != "stdout")
     return [("stdout", streams)]*bool(streams) + rest
+
+RICH = ("image/png", "text/html", "text/markdown")
+
+def _telling(output: dict) -> dict:
+    "What an output shows, by kind; plain text only where nothing richer stands for it."
+    data = output.get("data", {})
+    rich = {kind: content for kind, content in data.items() if kind in RICH}
+    return rich or data
 
 def says(outputs: list[dict]) -> list[tuple[str, str]]:
     "What is compared of outputs."
@@ -165,7 +171,7 @@ def tidied(output: dict) -> dict | None:
         if output["name"] != "stdout": return None
         return {**output, "text": stored_form(_joined(output["text"])).splitlines(keepends=True)}
     data = {}
-    for kind, text in output.get("data", {}).items():
+    for kind, text in _telling(output).items():
         data[kind] = stored_form(_joined(text)).splitlines(keepends=True) if kind.startswith("text/") else text
     return {**output, "data": data, **({"execution_count": None} if "execution_count" in output else {})}
 

@@ -189,10 +189,7 @@ class VLLMEngine(Engine):
         self.home = Loop()
         self._ids = itertools.count()
         self.log, self.tokenizer, self.llm = load(
-            self.home,
-            path,
-            self.name,
-            apply_chat_template,
+            self.home, path, self.name, apply_chat_template,
             cpu=cpu,
             tensor_parallel_size=tensor_parallel_size,
             data_parallel_size=data_parallel_size,
