@@ -62,6 +62,7 @@ def without_torch(folder) -> dict:
     paths = [str(folder), os.environ.get("PYTHONPATH")]
     return {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
+@pytest.mark.slow
 def test_a_second_run_asks_nobody(infer, tmp_path):
     no_torch = without_torch(tmp_path/"no")
     fails, _ = infer("x", model="tiny-random", check=False, **no_torch)
@@ -161,6 +162,7 @@ def test_a_folder_that_cannot_be_written(infer, cache):
     assert done.stderr.count("cannot add to the cache") == 1
     assert records(a) == records(plain)
 
+@pytest.mark.slow
 def test_eight_runs_at_once(agentark, tmp_path):
     args = ["infer", "--method_name", "self_consistency", "--test_dataset_name", "reasoning_gym:chain_sum"]
     args += ["--model_name", "scripted", "--max_samples", "50"]

@@ -14,6 +14,7 @@ from conftest import AGENTARK, ROOT
 from test_resume import TASK, TINY, lines, manifest, records, records_until_torn
 from agentark.bench.soak import faulty_server
 
+pytestmark = pytest.mark.slow   # they wait for processes to start and to end
 SCRIPTED = ["infer", "--method_name", "llm_debate", "--model_name", "scripted", *TASK]
 
 running = []

@@ -61,6 +61,7 @@ def test_a_model_is_what_its_card_says(name):
     assert f"# {name}\n" in card
     assert f"single, greedy: {found['single, greedy']['accuracy'].mean:.1%}" in card
 
+@pytest.mark.slow
 def test_a_card_can_be_checked(lab):
     "The sampled debate of the card, on other questions: both rounds are what it says, within three standard errors."
     card, _ = read_results(MODELS/"lab-m"/"evaluation.json")

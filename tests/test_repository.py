@@ -15,7 +15,12 @@ from style import cells, counted
 NOTEBOOKS = [p.relative_to(ROOT) for p in notebooks()]
 ENGINES = {"05_vllm", "09_ray"}    # these start servers and clusters, and take turns on the machine
 STUDIES = {"what_debate_adds", "agents_and_rounds", "training_questions", "teachers_and_students", "lab_pretrain"}
-SLOW = {"sft", "models"}
+SLOW = {   # more than two or three seconds
+    "sft", "models", "00_config", "01_sandbox", "01_chains", "03_transformers", "06_openai", "07_modal", "08_cache",
+    "10_serving", "05_self_consistency", "09_dylan_humaneval", "17_macnet_srdd", "18_evomac", "19_chatdev",
+    "20_mapcoder", "21_infer", "02_text_metrics", "06_evaluate", "00_training", "02_sft", "02_figures", "01_pretraining_data",
+    "02_pretrain", "00_soak", "01_speed", "02_grader", "00_pipeline", "02_study", "compare", "methods",
+}
 
 def files_below(root: Path) -> set[Path]:
     "Paths of the files below a folder, without caches."

@@ -235,6 +235,7 @@ def test_two_writers(agentark, tmp_path):
         assert "another process" in second.stderr
     agentark(*args, check=True)
 
+@pytest.mark.slow
 def test_a_model_trained_anew_is_asked_anew(agentark, tmp_path):
     model, path = tmp_path/"model_0.1", tmp_path/"run.jsonl"
     shutil.copytree(resolve("tiny-random"), model)
