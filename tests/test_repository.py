@@ -13,14 +13,14 @@ from readme import readme
 from style import cells, counted
 
 NOTEBOOKS = [p.relative_to(ROOT) for p in notebooks()]
-ENGINES = {"05_vllm", "09_ray"}    # these start servers and clusters, and take turns on the machine
+# notebooks by their names without numbers
+ENGINES = {"vllm", "ray"}    # these start servers and clusters, and take turns on the machine
 STUDIES = {"what_debate_adds", "agents_and_rounds", "training_questions", "teachers_and_students", "lab_pretrain"}
-SLOW = {   # more than two or three seconds
-    "sft", "models", "00_config", "01_sandbox", "01_chains", "03_transformers", "06_openai", "07_modal", "08_cache",
-    "10_serving", "05_self_consistency", "09_dylan_humaneval", "17_macnet_srdd", "18_evomac", "19_chatdev",
-    "20_mapcoder", "21_infer", "02_text_metrics", "06_evaluate", "00_training", "02_sft", "02_figures", "01_pretraining_data",
-    "02_pretrain", "00_soak", "01_speed", "02_grader", "00_pipeline", "02_study", "compare", "methods",
-}
+SLOW = """
+    config sandbox chains models transformers openai modal cache serving self_consistency dylan_humaneval macnet_srdd
+    evomac chatdev mapcoder infer text_metrics evaluate training sft figures pretraining_data pretrain soak speed grader
+    pipeline study compare methods
+""".split()   # more than two or three seconds
 
 def files_below(root: Path) -> set[Path]:
     "Paths of the files below a folder, without caches."
@@ -49,8 +49,9 @@ def test_readme_is_made_from_the_index_notebook():
 
 def marks(notebook: Path) -> list:
     "Which notebooks stay out of `make check`, and which need the machine for themselves."
-    found = {"engines": ENGINES, "study": STUDIES, "slow": ENGINES | STUDIES | SLOW}
-    return [getattr(pytest.mark, name) for name, stems in found.items() if notebook.stem in stems]
+    name = re.sub(r"^\d\d_", "", notebook.stem)
+    found = {"engines": ENGINES, "study": STUDIES, "slow": ENGINES | STUDIES | {*SLOW}}
+    return [getattr(pytest.mark, mark) for mark, names in found.items() if name in names]
 
 @pytest.mark.parametrize("notebook", [pytest.param(n, marks=marks(n)) for n in NOTEBOOKS], ids=str)
 def test_notebook(notebook, tmp_path, request):
