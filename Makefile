@@ -52,6 +52,7 @@ faults: $(ENGINES)  ## kill vLLM, its server and clients, and Ray, each at 20 ra
 
 check: $(READY)  ## the fast part of the tests, after a look at the style and the types
 	$(BIN)/ruff check --quiet nbs tests setup.py
+	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist worksteal -m "not slow and not faults" tests
 
 style: $(READY)  ## how dense the code is, beside fastcore, nbdev and TRL
