@@ -44,8 +44,8 @@ demo-smollm: $(READY)  ## the same in short on a real pretrained model, SmolLM2-
 
 # Tests run two at a time with a thread each: two processes of two threads on two cores wait for each other.
 test: $(READY)  ## everything: notebooks, end-to-end tests, experiments; tests of vLLM, Ray and Modal where make engines has installed them
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -m "engines and not faults" tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist worksteal -m "not engines and not faults" tests
+	@$(BIN)/pytest -q -m "engines and not faults" tests; engines=$$?; \
+	  OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist worksteal -m "not engines and not faults" tests && exit $$engines
 
 faults: $(ENGINES)  ## kill vLLM, its server and clients, and Ray, each at 20 random moments: half an hour
 	$(BIN)/pytest -q -m faults --kills 20 tests
