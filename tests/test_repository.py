@@ -59,7 +59,8 @@ def test_notebook(notebook, tmp_path, request):
     slow = "not slow" not in request.config.getoption("markexpr")
     ran = run(ROOT/notebook, flags(slow), str(tmp_path))
     assert ran.error is None, ran.error
-    found = differences(ROOT/notebook, ran) if comparable(ROOT/notebook) else []
+    compared = comparable(ROOT/notebook) and notebook.stem not in STUDIES   # studies sample from models
+    found = differences(ROOT/notebook, ran) if compared else []
     assert found == [], "\n".join(["stored outputs are not what the code gives: run `make outputs`", *found])
 
 def test_import_is_light():
