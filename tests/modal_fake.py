@@ -183,7 +183,7 @@ def served():
     server.model, server.key = "Qwen/Qwen3-8B", "sk-the-key-itself"
     server.up_after = 1   # polls
     server.polls = server.answered = 0
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield server
     server.shutdown()
     server.server_close()

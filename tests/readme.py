@@ -3,12 +3,12 @@
 Hidden cells are left out, and of `echo: false` cells the code.
 """
 from pathlib import Path
-import nbformat
-from nbconvert import MarkdownExporter
 
 root = Path(__file__).parent.parent
 
 def readme() -> str:
+    import nbformat
+    from nbconvert import MarkdownExporter
     nb = nbformat.read(root/"nbs"/"index.ipynb", 4)
     nb.cells = [c for c in nb.cells if "#| hide" not in c.source]
     for c in nb.cells:

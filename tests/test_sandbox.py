@@ -122,7 +122,9 @@ def offered(mode: str) -> bool:
     except OSError: return False
     return ran.ok
 
-@pytest.fixture(params=sandbox.MODES)
+STRONGEST, *WEAKER = sandbox.MODES
+
+@pytest.fixture(params=[STRONGEST, *(pytest.param(mode, marks=pytest.mark.slow) for mode in WEAKER)])
 def mode(request, monkeypatch):
     if not offered(request.param): pytest.skip(f"this machine does not offer {request.param!r}")
     monkeypatch.setattr(sandbox, "_mode", lambda: (request.param, []))
@@ -149,8 +151,8 @@ def port():
     arrived = []
     with socket.create_server(("127.0.0.1", 0)) as server, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
         udp.bind(server.getsockname())
-        udp.settimeout(0.1)
-        server.settimeout(0.1)
+        udp.settimeout(0.01)
+        server.settimeout(0.01)
         yield server.getsockname()[1]
         for ask in (server.accept, lambda: udp.recvfrom(9)):
             try: arrived.append(ask())
