@@ -488,8 +488,9 @@ async def rewritten(
     submit,            # of a `Scheduler`
     max_tokens: int,   # of the new text
     min_steps: int = 1,
+    model: str | None = None,   # which of several
 ) -> str | None:
     "A text said anew by a model, verified; None if it was not said well."
     sampling = Sampling(temperature=0, max_tokens=max_tokens)
-    request = Request(rewriting(text, query), sampling, origin=(query.id, "rewriter", 0))
+    request = Request(rewriting(text, query), sampling, origin=(query.id, "rewriter", 0), model=model)
     return verified(await submit(request), text, query, min_steps)
