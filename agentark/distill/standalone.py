@@ -122,6 +122,13 @@ THEIR_WORK = [
          "The previous answer was incorrect.", "Both responses arrive at 5."),
         ("The first solution holds 30% acid.", "Both solutions of x^2 = 4 are real.", "The second solution is mixed with water.",
          "All answers to the exam were graded.", "The correct answer is 5.")),
+    Rule("others", "it says", r"""
+        (solution|answer|response|explanation)('s) ONE_WORK
+        the (solution|answer|response|explanation) (mentions|claims|states|assumes|concludes|suggests|argues|overlooks|correctly|incorrectly)
+        in (the )?(first|second|third|other|last) (solution|answer|response),? (it|they|he|she|the agent)
+    """,
+        ("The solution mentions a tax.", "Look at the second solution's calculation.", "In the first solution, it says 5."),
+        ("In the second solution, there are 3 g of salt.", "The solution's temperature is 5.")),
     Rule("others", "same numbers", r"""
         (both|all|the other|these|those|the two|the three) ONE_(solutions|answers|responses) (give|gave|show|say|state|yield|reach|conclude)
         (one|two|three|most|some|all|none|each|either|neither) of ANY_((two|three|four|five) )?REPLIES (SAY|ends?|gives?|BE JUST_JUDGED)
@@ -275,6 +282,26 @@ REPLIES = [
     """,
         ("Here is my updated solution:", "Let's summarize the steps again for clarity:", "To reiterate, it is 5.", "As requested, I add."),
         ("Here is the plan: add, then divide.", "The updated price is $5.")),
+    Rule("reply", "summary", r"""
+        let('s| us| me) (summari[sz]e|recap|restate|reiterate|go over|revisit)
+        one more time
+        (in|as a) (summary|conclusion) of (the|our|all) (discussion|solutions|answers|responses)
+    """,
+        ("Let's summarize the steps:", "Let me recap the solution.", "Here are the steps one more time."),
+        ("To summarize, 3 + 4 = 7.", "In summary, he has 7.")),
+    Rule("reply", "echo", r"""
+        (find|correct|look for) (the|any|your) (mistakes?|errors?)
+        (solve|try|do|answer) (it|this|that|the (problem|question)) again
+        try (it )?again
+        the (only |main |same )?(mistake|error) (is|was) (that|in)
+        on the last line
+        for yourself
+        (with|to|than) your (own|last|previous)
+        ^as an? (?!result)(\w|-)+( (\w|-)+)?, I
+    """,
+        ("Compare with your own solution, find the mistakes and solve it again:", "Now try it again: 2 + 0 = 2", "On the last line write only the answer.",
+         "The only mistake is that the answer is 2.", "As a deep-sea diver, I am no expert."),
+        ("The last line of the table is 5.", "As a result, I have 5.", "She tries 3 times again.")),
     Rule("reply", "sorry", r"""
         ^(I'm |I am )?((so|very|really) )?sorry(,|!|\.| (for|about|if|that|I|but))
         (my|sincere) apolog(y|ies)
@@ -375,6 +402,7 @@ _HARD = r"therefore|thus|hence|consequently|so|then|however|moreover|furthermore
 _SOFT = r"but|and|also|next|finally|now|this|these|that|it|they|which|instead|otherwise|similarly|likewise|again|in addition|additionally|since then"
 _MID = re.compile(rf"\W*(?:{_HARD})\b", re.I)
 _MID_AFTER_CUT = re.compile(rf"\W*(?:{_HARD}|{_SOFT})\b", re.I)
+_THEY = re.compile(r"\W*(?:they|their|neither|them)\b", re.I)
 _STATES = re.compile(r"\banswer\b|\\boxed|####", re.I)
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
@@ -403,6 +431,14 @@ def shown_steps(text: str) -> int:
 
 def _numbers(text: str) -> set[float]: return {float(n) for n in _NUMBER.findall(plain(text))}
 
+def _lost(units: list[Step], mention: list[bool]) -> list[bool]:
+    "What is left out: sentences with mentions, and those after them that go on about the same people."
+    lost: list[bool] = []
+    for unit, is_one in zip(units, mention):
+        goes_on = lost and lost[-1] and _THEY.match(unit.text)
+        lost.append(is_one or bool(goes_on))
+    return lost
+
 def _from_nowhere(units: list[Step], lost: list[bool], question: str) -> bool:
     "Does a sentence that stays calculate with a number that only a lost one gave?"
     known, gone = _numbers(question), set()
@@ -426,7 +462,7 @@ def alone(text: str, query: Query, min_steps: int = 1) -> Alone:
     units = _units(visible, query.kind)
     found = [mentions(u.text, question) for u in units]
     kinds = {r.kind for rules in found for r in rules}
-    lost = [bool(rules) for rules in found]
+    lost = _lost(units, [bool(rules) for rules in found])
     rest = "".join(u.text for u, is_lost in zip(units, lost) if not is_lost)
     if kinds: rest = re.sub(r"\n{3,}", "\n\n", rest).strip()
     fault = _fault(text, head + ends + rest, rest, query, min_steps)

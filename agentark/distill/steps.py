@@ -81,6 +81,7 @@ _SPELLINGS = [(re.compile(pattern), new) for pattern, new in [
     (r"(?m)^\s*(?:[-*•]|\d{1,2}[.)])\s+(?=\S)", ""),                 # marks of a list
     (r"\\(?:text|mbox|mathrm|textbf)\s*\{([^{}]*)\}", r" \1 "),
     (r"\\boxed\s*\{([^{}]*)\}", r" \1 "),
+    (r"\(\s*[A-Za-z][A-Za-z' /-]+\)", " "),                         # 10 (robots) + 20 (helmets)
     (r"\{,\}|(?<=\d),(?=\d{3}(?!\d))|\\!", ""),                    # in thousands
     (r"\\(?:times|cdot|ast)(?![a-z])|[×·⋅∗]|(?<=\d)\s*x\s*(?=[$\d.])|(?<=[\w)])\s+x\s+(?=[$\d.(])", " * "),
     (r"\\div(?![a-z])|÷", " / "),

@@ -30,7 +30,7 @@ class Traces(Serving):
     "Select the correct final solutions of a labelled file as training examples."
     input: str                            # labelled solutions, from `agentark label`
     min_correct: int = 2                  # keep a question only if at least this many agents end correct (paper: 2)
-    k: int = 3                            # at most so many traces a question, no two alike (paper: 1 to 3); 0: all that differ
+    k: int = 3                            # at most so many traces a question, no two alike (paper: 1 to 3); 0: all texts
     distance: Literal["structure", "words", "embedding"] = "structure"  # what makes two traces differ
     min_steps: int = 1                    # a trace shows so many steps, where answers have steps (math)
     wrong_steps: Literal["keep", "drop"] = "keep"          # right answers with a wrong step
@@ -138,13 +138,15 @@ async def choose(record: Labelled, stage: Traces, submit=None, engine=None) -> t
     count["distinct"] = len(distinct)
     corrective = [any(is_corrective(record, s) for s in said) for said in distinct.values()]
     traces = [_trace(record, said, c) for said, c in zip(distinct.values(), corrective)]
-    texts, k = list(distinct), stage.k or None
-    if stage.selector and len(texts) > 1:
-        chosen, alike = await select_by_model(
-            record, texts, k, corrective, submit, engine.of(stage.selector), stage.selector)
-    else: chosen, alike = farthest_first(texts, k, corrective, DISTANCES[stage.distance])
+    texts = list(distinct)
+    if not stage.k: chosen, alike = [*range(len(texts))], []
+    elif stage.selector and len(texts) > 1:
+        model = stage.selector
+        chosen, alike = await select_by_model(record, texts, stage.k, corrective, submit, engine.of(model), model)
+    else: chosen, alike = farthest_first(texts, stage.k, corrective, DISTANCES[stage.distance])
     count["same_structure"] = len(alike)
     count["over_limit"] = len(texts) - len(chosen) - len(alike)
+    count["kept"] = bool(chosen)
     return [traces[i] for i in sorted(chosen)], count
 
 # %% ../../nbs/07_distill/05_traces.ipynb #0dafcc29
@@ -288,7 +290,7 @@ def summary(count: Counter, traces: list[Trace]) -> dict:
         "with_wrong_step": count["with_wrong_step"],
         "corrective_share": round(count["corrective"]/all_right, 4),
         "corrective_traces": sum(t.corrective for t in traces),
-        "distinct": count["distinct"],
+        "distinct_texts": round(count["distinct"]/max(count["kept"], 1), 4),   # of a question that is kept
         "traces": len(traces),
         "mean_k": round(len(traces)/max(kept, 1), 4),
     }
@@ -301,7 +303,6 @@ def table3(*paths):
         meta = manifest_path(path)
         found = json.loads(meta.read_text()) if meta.exists() else {}
         if "mean_k" not in found: raise AgentArkError(f"{path}: no {meta.name} with its counts beside it; make it with agentark traces")
-        kept = max(found["questions_kept"], 1)
         rows.append({
             "run": Path(path).stem.removesuffix("_traces"),
             "questions": found["questions"],
@@ -310,7 +311,7 @@ def table3(*paths):
             "traces": found["traces"],
             "of questions": found["questions_kept"],
             "corrective": found["corrective_traces"]/max(found["traces"], 1),
-            "distinct texts": found["distinct"]/kept,
+            "distinct texts": found["distinct_texts"],
             "mean k": found["mean_k"],
         })
     return pd.DataFrame(rows).set_index("run")
@@ -320,7 +321,7 @@ def _report(stage: Traces, n: dict, path: Path):
     mentions = {kind: f"{kind} {m}" for kind, m in n["mentions"].items() if m}
     print(
         f"{n['traces']} traces of {n['questions_kept']}/{n['questions']} questions (mean k {n['mean_k']:.2f}, "
-        f"{n['distinct']/n['questions_kept']:.2f} distinct texts a question, {n['corrective_traces']/n['traces']:.1%} corrective); "
+        f"{n['distinct_texts']:.2f} distinct texts a question, {n['corrective_traces']/n['traces']:.1%} corrective); "
         f"of {n['correct']} correct final solutions removed: {', '.join(words.values()) or 'none'}; "
         f"sentences left out of {n['shortened']} (mentions: {', '.join(mentions.values()) or 'none'}), "
         f"{n['rewritten']} rewritten, {n['with_wrong_step']} with a wrong step ({stage.wrong_steps}) -> {path}"
