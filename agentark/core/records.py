@@ -210,6 +210,9 @@ class Trace:
     call: str | None = None        # its call in the trajectory; None: the response
     weight: float = 1.0            # in the loss
     steps: list[str] | None = None # of the completion; None: not split
+    n: int = 1                     # how many agents said exactly this
+    corrective: bool = False       # was one of them wrong before?
+    structure: list[str] | None = None  # its operations and equations, in order; None: not read
 
     def to_dict(self) -> dict:
         "A JSON-ready dictionary."
