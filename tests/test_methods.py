@@ -1,11 +1,12 @@
 """Every variant of every method, against scripted engines that agree, disagree, ramble or break.
 
-Its cost stays in its bounds and its trajectory is whole.
+Its cost stays in its bounds, its trajectory is whole, and what a student may learn of it are whole solutions alone.
 """
 import asyncio
 import itertools
 import json
 import random
+import re
 from pathlib import Path
 import pytest
 from agentark.core.records import Query, Trajectory
@@ -13,8 +14,11 @@ from agentark.data import datasets
 from agentark.engines.base import EngineError, Sampling
 from agentark.engines.scheduler import Scheduler
 from agentark.engines.scripted import Scripted
-from agentark.grading.answers import is_right
+from agentark.eval.label import label
+from agentark.grading.answers import is_right, visible
 from agentark.methods.base import solve
+from agentark.methods.program import read_files
+from agentark.methods.prompts import solo
 from agentark.methods.registry import get_method, method_config, method_names, pick_variant, variants
 
 DATA = Path(__file__).parent/"data"
@@ -123,9 +127,9 @@ def models(code: bool) -> list:
     replies, moods = (CODE, 3) if code else (REPLIES, 40)
     return [stubborn(text) for text in replies] + [moody(seed) for seed in range(moods)]
 
-async def ask(name: str, variant: str, rule, seed: int = 0) -> Trajectory:
+async def ask(name: str, variant: str, rule, seed: int = 0, **options) -> Trajectory:
     "One question answered by a model that follows the rule."
-    method, cfg = get_method(name, variant), method_config(name, f"config_{variant}")
+    method, cfg = get_method(name, variant), method_config(name, f"config_{variant}", options)
     engine, sampling = Scripted(default=rule), Sampling(max_tokens=200)
     run = lambda query, submit: solve(query, submit, method, cfg, engine, sampling, seed)
     [trajectory] = [t async for t in Scheduler(engine).run([question(name, variant)], run)]
@@ -173,6 +177,169 @@ def test_a_dead_engine_fails_the_question_and_keeps_its_calls(name, variant):
     elif t.error is not None:
         assert t.error == "EngineError: gone"
         assert t.response == ""
+
+# ---- what a student may learn
+
+THOUGHTS = "<think>\nRatings: [[1, 1]]? TERMINATE? [Agree]\n43\n</think>\n\n"   # nothing in here is a form
+FILES = ["main.py\n```python\nimport util\nprint(util.MONTHS)\n```", "util.py\n```python\nMONTHS = 12\n```"]
+
+def work(query: Query, right: bool, i: int = 0) -> str:
+    "A whole solution; a wrong one differs from agent to agent."
+    if query.kind == "open": return "\n\n".join(FILES)
+    if query.kind == "code":
+        double = "x + x" if right else " * ".join(["x"]*(i + 3))
+        return f"Twice is x and x again.\n\n```python\ndef double(x):\n    return {double}\n```"
+    if query.kind == "choice": return f"I try all of them.\n{'B' if right else 'ACD'[i % 3]}"
+    answer = 42 if right else 50 + i
+    return f"7 * 6 = {answer}\n\nSo it is the sum of six sevens.\n{answer}"
+
+# What prompts ask for in the seats that do not solve, and what a model says to it.
+SEATS = [
+    ("ame exactly 2", "1. A mathematician: counts.\n2. A teacher: explains."),
+    ("On the last line write [Agree]", "7 * 6 = 42, as I found.\n[Agree]"),
+    ("Correctness: a digit", "Correctness: 1\nResponse: 42 is right."),
+    ("form [[first, second]]", "The first two say 42.\n[[1, 2]]"),
+    ("Which answers have been proposed?", "42, by counting."),
+    ("Decide which answer is right.", "Most say so.\n\n42"),
+    ("say whether the final answer of this solution is right", "7 * 6 = 42, and it says so."),
+    ("Say precisely what has to be worked out", "Work out 7 * 6."),
+    ("Give your first instruction", "Instruction: Multiply.\nInput: 7, 6"),
+    ("Give your next instruction", "<CAMEL_TASK_DONE>"),
+    ("Which of these 2 proposals", "Both are fine.\nChoice: 2"),
+    ("You work for a PhD Student", "Solution: 7 * 6 = 42\n\nNext request."),
+    ("Reply to the assistant as the user would", "Is every step right?"),
+    ("Say in a few short points", "- Nothing is wrong: 42."),
+    ("Divide the work among programmers", "1. [after: none] Write it.\n2. [after: 1] Check it."),
+    ("Decide how it is tested", "1. double(2)"),
+    ("You write one test of this", "```python\nimport main\nassert main.double(2) == 4\n```"),
+    ("Write a few assert statements", "```python\nassert double(2) == 4\n```"),
+    ("Write at most 10 assertions", "```python\nassert double(2) == 4\n```"),
+    ("Write a short numbered section for each", "1. Good.\n2. Good.\nRatings: [[5, 5, 5, 5]]"),
+    ("DECISION: what is decided", "A window is best.\nDECISION: Python"),
+    ("reply with one line `QUESTION", "QUESTION: May x be a float?"),
+    ("Your partner asks", "Yes."),
+    ("VERDICT: FIX, or VERDICT: FINE", "It could be shorter.\nVERDICT: FIX"),
+    ("Which packages does it need", "requirements.txt\n```\n\n```"),
+    ("Write its manual for users", "# Calendar\nRun main.py."),
+    ("recall 3 different problems", "<problem><description>a</description><planning>b</planning><code>c</code></problem>"),
+    ("<confidence>number</confidence>", "<confidence>90</confidence>"),
+    ("Write a short plan of its solution", "Add x to itself."),
+]
+
+def other_seat(request) -> str | None:
+    "What a model says in a seat that does not solve; None in one that does."
+    prompt, turn = request.messages[-1]["content"], request.origin[-1]
+    if "one JSON object" in prompt:   # a moderator, who wants to hear more
+        return json.dumps({"side": "affirmative", "reason": "It counts.", "answer": "42" if turn else ""})
+    if "write [Agree]" in prompt and turn == 0: return "Count again.\n[Disagree]"
+    told = prompt + request.messages[0]["content"]
+    return next((reply for asked, reply in SEATS if asked in told), None)
+
+def with_forms(text: str, request) -> str:
+    "A solution as a model hands it in: with what its method asks for besides, or with what it has heard."
+    prompt, system = request.messages[-1]["content"], request.messages[0]["content"]
+    _, agent, turn = request.origin
+    rated = re.search(r"Rate each of the (\d+)", prompt)
+    if rated:
+        ratings = f"Ratings: {[[5, 1, 3, 2, 4, 5, 1][:int(rated[1])]]}"
+        return f"{text}\n\n**{ratings}**" if agent else f"{ratings}\n\n{text}"
+    if "Compare with your own solution" in prompt: return f"Compare with your own solution:\n\n{text}"
+    if "Compare your solution with" in prompt: return f"You are agent {agent + 1}. Compare your solution.\n\n{text}"
+    if "Your group disagrees" in prompt: return f"{text}\n\n[Agree]"
+    if "in a debate of at most" in system: return f"**The {agent} side in round {turn + 1}:**\n\n{text}"
+    if "Put their results together" in prompt: return f"Solution: {text}\n\n<CAMEL_TASK_DONE>"
+    if "TERMINATE" in system and turn: return f"{text}\n\nTERMINATE\n\nUser: Thank you, 41 it is."
+    if "develops software" in system: return f"NO QUESTION\n\n{text}"
+    if "A colleague wrote this program" in prompt: return FILES[1]   # and main.py stays as it is
+    return text
+
+def teacher(query: Query, name: str, thoughts: str):
+    "A rule that replies in every seat as a good model would; all agents but the first are wrong at first."
+    def rule(request):
+        choice = chosen(request)
+        if choice: return choice
+        _, agent, turn = request.origin
+        slips = turn == 0 and agent in ("assistant", "coder0", "programmer@coding")
+        if isinstance(agent, int) and agent: slips = turn < (2 if name == "dylan" else 1)
+        text = work(query, right=not slips, i=agent if slips and isinstance(agent, int) else 0)
+        return thoughts + (other_seat(request) or with_forms(text, request))
+    return rule
+
+# The seats that solve the question, and their solutions. (By hand, from the methods' notebooks.)
+LEARNT = [
+    ("vanilla main", 1, 1, {}),
+    ("cot main", 1, 1, {}),
+    ("self_consistency main", 5, 5, {}),
+    ("self_consistency main", 5, 5, {"aggregation": "llm"}),
+    ("llm_debate main", 3, 6, {}),
+    ("llm_debate main", 3, 6, {"aggregation": "llm"}),
+    ("llm_debate main", 3, 6, {"layout": "shared"}),
+    ("controlled_debate main", 3, 6, {}),
+    ("controlled_debate main", 3, 6, {"peers": "off_topic", "others": ["What is 3 * 4?", "What is 3 * 5?"]}),
+    ("dylan main", 4, 10, {}),
+    ("dylan math", 4, 10, {}),
+    ("dylan mmlu", 7, 16, {}),
+    ("dylan humaneval", 4, 10, {}),
+    ("agentverse main", 1, 2, {}),
+    ("agentverse main", 3, 5, {"structure": "horizontal"}),
+    ("agentverse mgsm", 1, 2, {}),
+    ("agentverse humaneval", 1, 2, {"execute": True}),
+    ("mav main", 2, 2, {}),
+    ("mav math", 2, 2, {}),
+    ("mav mmlu", 2, 2, {}),
+    ("mav gpqa", 2, 2, {}),
+    ("mav humaneval", 2, 2, {}),
+    ("mad main", 2, 4, {}),
+    ("mad main", 3, 6, {"num_players": 4}),
+    ("camel main", 1, 1, {}),
+    ("camel main", 1, 1, {"option_num": 2}),
+    ("autogen main", 1, 2, {}),
+    ("autogen main", 1, 2, {"code_execute": True}),
+    ("macnet main", 6, 14, {"graph_seed": 5}),
+    ("macnet random", 5, 9, {"graph_seed": 3}),
+    ("macnet chain", 5, 5, {}),
+    ("macnet star", 6, 8, {}),
+    ("macnet tree", 6, 7, {}),
+    ("macnet net", 5, 17, {}),
+    ("macnet mlp", 6, 14, {}),
+    ("macnet srdd", 5, 5, {"topology": "chain"}),
+    ("evomac main", 1, 2, {}),
+    ("chatdev srdd", 1, 1, {}),
+    ("chatdev humaneval", 1, 4, {}),
+    ("chatdev humaneval", 1, 4, {"dehallucination": 1}),
+    ("mapcoder humaneval", 1, 2, {}),
+    ("mapcoder mbpp", 1, 2, {}),
+]
+
+def test_every_variant_is_learnt_from(): assert {case for case, *_ in LEARNT} == set(CALLS)
+
+@pytest.mark.parametrize("thoughts", ["", THOUGHTS], ids=["aloud", "thinking"])
+@pytest.mark.parametrize("case, agents, count, options", LEARNT, ids=str)
+def test_only_whole_solutions_are_learnt(case, agents, count, options, thoughts):
+    name, variant = case.split()
+    query = question(name, variant)
+    t = asyncio.run(ask(name, variant, teacher(query, name, thoughts), **options))
+    assert t.error is None, t.error
+    learnt = asyncio.run(label(t))
+    assert learnt.prompt == [{"role": "user", "content": solo(query)}]
+    found = learnt.solutions
+    assert (len({s.agent for s in found}), len(found)) == (agents, count), [(s.agent, s.call) for s in found]
+    check_solutions(found, query, thoughts)
+    last = {s.agent: s for s in sorted(found, key=lambda s: s.round)}
+    wrong = {a for a, s in last.items() if not s.is_correct}
+    assert query.kind == "open" or len(wrong) < agents
+
+def check_solutions(found, query: Query, thoughts: str):
+    "Each is all that its agent worked out, with its thoughts, and nothing else."
+    whole = {work(query, right=False, i=i): False for i in range(7)} | {work(query, right=True): True}
+    for s in found:
+        if query.kind == "open":
+            assert read_files(work(query, right=True)).items() <= read_files(s.text).items()
+            continue
+        assert s.text.startswith(thoughts)
+        text = visible(s.text).strip()
+        assert text in whole, text
+        assert s.is_correct == whole[text]
 
 # ---- which variant
 

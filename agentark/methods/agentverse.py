@@ -4,18 +4,19 @@
 
 # %% auto #0
 __all__ = ['GENERAL', 'GRADE_SCHOOL', 'CODE', 'PAPER', 'AgentVerseConfig', 'Task', 'read_experts', 'any_expert', 'read_agreement',
-           'read_correctness', 'feedback', 'recruit', 'seat', 'next_round', 'attempt', 'criticize', 'revise', 'review',
-           'vertical', 'refine', 'integrate', 'horizontal', 'read_tests', 'executor_prompt', 'run_tests', 'evaluate',
-           'play_turn', 'collaborate', 'agentverse', 'agentverse_mgsm', 'agentverse_humaneval']
+           'read_correctness', 'feedback', 'recruit', 'seat', 'next_round', 'attempt', 'criticize', 'revise',
+           'own_words', 'review', 'vertical', 'refine', 'integrate', 'horizontal', 'read_tests', 'executor_prompt',
+           'run_tests', 'evaluate', 'play_turn', 'collaborate', 'agentverse', 'agentverse_mgsm', 'agentverse_humaneval']
 
 # %% ../../nbs/05_methods/10_agentverse.ipynb #c6bb1f82
 import re
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 from ..core.config import AgentArkError
 from ..core.records import Call, Query
 from ..grading.answers import consensus, extract_code, visible
-from .base import Agent, Team, each_with_others, gather
+from .base import Agent, Team, each_with_others, gather, without
 from .prompts import answer_format, listed, solo
 from .registry import method
 
@@ -165,6 +166,15 @@ def revise(query: Query, task: Task, objections: list[Call]) -> str:
     return prompt.rstrip()
 
 # %% ../../nbs/05_methods/10_agentverse.ipynb #734f4e4a
+_FORMS = re.compile(
+    r"^[^\w\n]*(?:\[(?:dis)?agree\]|correctness\W*[01]|compare with your own solution[^\n]*)[^\w\n]*$\n?",
+    re.I | re.M)
+
+def own_words(text: str) -> str:
+    "A solution without the lines that are asked of critics and evaluators, or that repeat a request."
+    return without(_FORMS, text)
+
+# %% ../../nbs/05_methods/10_agentverse.ipynb #ce4130af
 def review(query: Query, task: Task, critic: Agent, decision: Call, again: bool, round: int):
     "A critic looks at a decision; what it says is False, an objection, unless it agrees."
     return critic.say(
@@ -186,13 +196,15 @@ async def vertical(query: Query,
 
     Calls: 1, and up to `max_criticizing_rounds * cnt_agents`."""
     solver, *critics = [seat(team, i, "critic" if i else "solver", e) for i, e in enumerate(experts)]
-    decision = await solver.say(lambda shown: attempt(query, task, shown), sees=past, round=next_round(team))
+    first = partial(attempt, query, task)
+    decision = await solver.say(first, sees=past, round=next_round(team), cut=own_words)
     for k in range(cfg.max_criticizing_rounds):
         r = next_round(team)
         reviews = await gather(review(query, task, c, decision, again=k > 0, round=r) for c in critics)
         objections = [x for x in reviews if not x.data]
         if not objections: return decision, True
-        decision = await solver.say(lambda shown: revise(query, task, shown), sees=objections, round=r + 1)
+        again = partial(revise, query, task)
+        decision = await solver.say(again, sees=objections, round=r + 1, cut=own_words)
     return decision, False
 
 # %% ../../nbs/05_methods/10_agentverse.ipynb #ae1edf7e
@@ -223,15 +235,17 @@ async def horizontal(query: Query,
     Calls: `cnt_agents + 1`, and up to `max_criticizing_rounds * cnt_agents`."""
     agents = [seat(team, i, "expert", e) for i, e in enumerate(experts)]
     start = next_round(team)
-    decisions = await gather(a.say(lambda shown: attempt(query, task, shown), sees=past, round=start) for a in agents)
+    first = partial(attempt, query, task)
+    decisions = await gather(a.say(first, sees=past, round=start, cut=own_words) for a in agents)
     for k in range(cfg.max_criticizing_rounds):
         if len(agents) == 1 or consensus(decisions, query.kind): break
         turns = []
         for a, peers in each_with_others(agents, decisions):
-            turns.append(a.say(lambda shown: refine(query, task, shown), sees=peers, round=start + k + 1))
+            turns.append(a.say(partial(refine, query, task), sees=peers, round=start + k + 1, cut=own_words))
         decisions = await gather(turns)
     writer = seat(team, "summarizer", "summarizer", "you write down what a group has decided")
-    summary = await writer.say(lambda shown: integrate(query, task, shown), sees=decisions, round=next_round(team))
+    prompt = partial(integrate, query, task)
+    summary = await writer.say(prompt, sees=decisions, round=next_round(team), cut=own_words)
     return summary, consensus(decisions, query.kind)
 
 # %% ../../nbs/05_methods/10_agentverse.ipynb #6c7f1cfa

@@ -4,18 +4,19 @@
 
 # %% auto #0
 __all__ = ['DONE', 'CAMELConfig', 'specify', 'user_prompt', 'assistant_prompt', 'critic_prompt', 'instruct', 'carry_out',
-           'choose', 'read_choice', 'propose', 'conclude', 'camel']
+           'choose', 'read_choice', 'propose', 'conclude', 'own_words', 'camel']
 
 # %% ../../nbs/05_methods/13_camel.ipynb #293b9527
 import re
 from collections.abc import Iterator
 from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from ..core.config import AgentArkError
 from ..core.records import Call, Query
 from ..grading.answers import visible
-from .base import Agent, Team, gather
+from .base import Agent, Team, gather, without
 from .prompts import answer_format, listed, solo
 from .registry import method
 
@@ -132,6 +133,12 @@ def conclude(query: Query, cfg: CAMELConfig, shown: list[Call]) -> str:
         f"Put their results together into one complete solution. {answer_format(query)}"
     )
 
+_FORMS = re.compile(rf"\A\W*Solution:[*_ \t]*|<?{DONE}>?|^[^\w\n]*Next request\.?[^\w\n]*$", re.M)
+
+def own_words(text: str) -> str:
+    "A summary without the forms of the conversation that it was shown."
+    return without(_FORMS, text)
+
 # %% ../../nbs/05_methods/13_camel.ipynb #b8b92bbd
 @method(
     "camel",
@@ -158,4 +165,5 @@ async def camel(query: Query, team: Team, cfg: CAMELConfig) -> Call:
         conversation += [instruction, solution]
     team.info["done"] = done
     summarizer = team.agent("summarizer", "summarizer")
-    return await summarizer.say(lambda shown: conclude(query, cfg, shown), sees=conversation, round=next(step))
+    prompt = partial(conclude, query, cfg)
+    return await summarizer.say(prompt, sees=conversation, round=next(step), cut=own_words)

@@ -4,18 +4,19 @@
 
 # %% auto #0
 __all__ = ['CHAIN', 'ROLES', 'PHASES', 'ChatDevConfig', 'Company', 'decision', 'known', 'discuss', 'settle', 'question',
-           'reply_to', 'deliver', 'write_code', 'demand', 'language', 'how_tested', 'whole', 'coding', 'missing',
-           'completion', 'verdict', 'read_through', 'change', 'review', 'explain', 'mend', 'fix', 'testing', 'packages',
-           'environment', 'explain_use', 'manual', 'chatdev']
+           'reply_to', 'deliver', 'own_words', 'write_code', 'demand', 'language', 'how_tested', 'whole', 'coding',
+           'missing', 'completion', 'verdict', 'read_through', 'change', 'review', 'explain', 'mend', 'fix', 'testing',
+           'packages', 'environment', 'explain_use', 'manual', 'chatdev']
 
 # %% ../../nbs/05_methods/19_chatdev.ipynb #ec15ce6c
 import re
 from dataclasses import dataclass, field
 from functools import partial
+from operator import attrgetter
 from ..core.config import AgentArkError, unknown
 from ..core.records import Call, Query
 from ..grading.answers import visible
-from .base import Agent, Team
+from .base import Agent, Team, without
 from .program import Program, hand_in, main_file, read_code, read_files, run_log, show_code, unfinished
 from .registry import method
 from ..sandbox.sandbox import arun_code
@@ -166,11 +167,21 @@ def _then(task, request: str):
     return lambda shown: f"{task(shown)}\n\n{request}"
 
 # %% ../../nbs/05_methods/19_chatdev.ipynb #c9294f06
+_CONTROL = re.compile(r"^[^\w\n]*(?:NO QUESTION\b|(?:QUESTION|DECISION|VERDICT):)[^\n]*\n?", re.M)
+
+def own_words(text: str) -> str:
+    "A programmer's delivery without the lines that control dialogues."
+    return without(_CONTROL, text)
+
 async def write_code(company: Company, phase: str, instructor: str, work, sees: list[Call], questions: int = 0) -> bool:
     "The programmer delivers code, as in `deliver`. Did the program change?"
     query, team = company.query, dict(instructor=instructor, assistant="programmer")
     reads = dict(
-        parse=lambda text: list(read_code(text, query)) or None, fallback=[], solves=query.kind == "code")
+        parse=lambda text: list(read_code(text, query)) or None,
+        fallback=[],
+        solves=query.kind == "code",
+        cut=own_words,
+    )
     call = await deliver(
         company, phase, **team, work=work, form=hand_in(query), sees=sees, questions=questions, **reads)
     return company.program.take(call)
@@ -342,6 +353,7 @@ PHASES = dict(zip(CHAIN, [demand, language, coding, completion, review, testing,
 @method(
     "chatdev",
     ChatDevConfig,
+    seat=attrgetter("role"),   # the programmer of all phases works on one program
     paper="Qian et al. 2023, arXiv 2307.07924",
     departures="a program is always tested, by its exit code; a review without a finding is the last",
 )

@@ -11,7 +11,7 @@ from ..core.config import AgentArkError, unknown
 from ..core.records import Call, Query
 from ..grading.answers import vote
 from .base import Team, each_with_others, gather
-from .llm_debate import revise, seat
+from .llm_debate import own_words, revise, seat
 from .prompts import solo
 from .registry import method
 
@@ -58,6 +58,6 @@ async def controlled_debate(query: Query, team: Team, cfg: ControlledDebateConfi
         for own, (agent, others) in zip(replies, each_with_others(agents, replies)):
             if cfg.peers == "own_copy": others = [own]*len(others)
             elif cfg.peers != "others": others = strangers
-            turns.append(agent.say(lambda shown: revise(query, shown), sees=others))
+            turns.append(agent.say(lambda shown: revise(query, shown), sees=others, cut=own_words))
         replies = await gather(turns)
     return vote(replies, query.kind)

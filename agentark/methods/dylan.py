@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['TOP', 'ROLES', 'one_each', 'DyLANConfig', 'persona', 'bleu_same', 'same', 'largest', 'quorum', 'layer', 'lists',
-           'split_ratings', 'passed_on', 'weights', 'edges_into', 'first_prompt', 'scale', 'next_prompt', 'speak',
-           'node', 'best_two', 'rank_prompt', 'rank', 'backward', 'share', 'per_agent', 'dylan', 'team_importance',
-           'optimize_team', 'team_for']
+           'split_ratings', 'passed_on', 'unrated', 'weights', 'edges_into', 'first_prompt', 'scale', 'next_prompt',
+           'speak', 'node', 'best_two', 'rank_prompt', 'rank', 'backward', 'share', 'per_agent', 'dylan',
+           'team_importance', 'optimize_team', 'team_for']
 
 # %% ../../nbs/05_methods/08_dylan.ipynb #4ce7c205
 import random
@@ -18,7 +18,7 @@ from ..core.config import AgentArkError, unknown
 from ..core.records import Call, Query, Trajectory, stable_hash
 from ..core.store import read_jsonl
 from ..grading.answers import equal, extract, visible
-from .base import Team, gather
+from .base import Team, gather, keep_solution, without
 from .prompts import answer_format, listed, solo
 from .registry import method
 
@@ -130,7 +130,23 @@ def split_ratings(text: str,
 
 def passed_on(call: Call) -> Call:
     "A call as its successors read it."
-    return call if call.solution is None else replace(call, text=call.solution)
+    if call.data is None: return call   # it was not asked to rate
+    return replace(call, text=split_ratings(call.text, len(call.data))[0])
+
+_MARKS = r"\s*r?\d{1,3}(?:\s*,\s*r?\d{1,3})*\s*"
+_RATED = re.compile(
+    rf"^[^\w\n]*ratings?(?=[^\n]*[\[,])[^\w\n]*{_MARKS}[^\w\n]*$\n?"                              # a line
+    rf"|(?:^|(?<=[.!?]\s))[^\n.!?\[]*\bratings?\b[^\n.!?\[]*\[\[{_MARKS}\]\][.*_ \t]*\n?",   # a sentence
+    re.I | re.M)
+
+def unrated(text: str,
+            n: int,     # predecessors
+           ) -> str:
+    "What of a reply is its solution: all but the ratings, however often and however carelessly they are given."
+    bare = rf"\[\[\s*[1-5](?:\s*,\s*[1-5]){{{n - 1}}}\s*\]\]"
+    apart = re.compile(rf"^[^\w\n]*{bare}[^\w\n]*$\n?|\A\W*{bare}|{bare}\W*\Z", re.M)
+    shorter = without(_RATED, text)
+    return without(apart, text) if shorter == text else shorter
 
 # %% ../../nbs/05_methods/08_dylan.ipynb #8e18f3de
 def weights(rated: list[int]) -> list[float]:
@@ -183,8 +199,10 @@ async def speak(team: Team,
         fallback=[0]*rates,
         solves=solves,
     )
-    call.solution = split_ratings(call.text, rates)[0]
-    if solves: call.answer = extract(call.solution, team.query.kind).value
+    if not solves: return call
+    kind = team.query.kind
+    call.answer = extract(passed_on(call).text, kind).value
+    keep_solution(call, lambda text: unrated(text, rates), kind)
     return call
 
 def node(query: Query, team: Team, roles: list[str], step: int, seen: list[Call], i: int):

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from graphlib import CycleError, TopologicalSorter
 from itertools import chain as joined, count
+from operator import attrgetter
 from typing import Literal
 from ..core.config import AgentArkError
 from ..core.records import Call, Query
@@ -329,6 +330,7 @@ async def organizers(p: Project) -> list[Call]:
     "evomac",
     EvoMACConfig,
     kinds=("code", "open"),
+    seat=attrgetter("role"),   # all programmers work on one program
     paper="Hu et al. 2024, arXiv 2410.16946",
     departures="teams are bounded; tests are written once and then stay; a test fails by its exit code",
 )

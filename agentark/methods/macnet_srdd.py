@@ -4,16 +4,15 @@
 
 # %% auto #0
 __all__ = ['FILES', 'MacNetSRDDConfig', 'report', 'Artefact', 'run_artefact', 'write', 'criticise', 'improve', 'combine',
-           'macnet_srdd']
+           'handed_in', 'macnet_srdd']
 
 # %% ../../nbs/05_methods/17_macnet_srdd.ipynb #e79b3f31
-import re
 from dataclasses import dataclass, replace
 from functools import partial
 from ..core.records import Call, Query
-from .base import Team
-from .macnet import MacNetConfig, Network
-from .program import main_file, read_files, show_files
+from .base import Team, keep_solution
+from .macnet import MacNetConfig, Network, node
+from .program import main_file, read_files, repeatable, show_files
 from .prompts import listed
 from .registry import method
 from ..sandbox.sandbox import Limits, Ran, arun_code
@@ -37,11 +36,9 @@ _END = {
 
 def report(ran: Ran, files: dict[str, str], seconds: float) -> str:
     "What happened in a run, in a few lines; files have their names in the program, not those of the place it ran in."
-    names = "|".join(map(re.escape, files))
-    errors = re.sub(rf'File "[^"\n]*/({names})"', r'File "\1"', ran.stderr)
     text = f"The program was run. {_END[ran.status].format(seconds=seconds)}"
-    for title, said in [("Its last output", ran.stdout), ("Its last errors", errors)]:
-        if said.strip(): text += f"\n{title}:\n{said.strip()[-800:]}"
+    for title, said in [("Its last output", ran.stdout), ("Its last errors", ran.stderr)]:
+        if said.strip(): text += f"\n{title}:\n{repeatable(said, files).strip()[-800:]}"
     return text
 
 # %% ../../nbs/05_methods/17_macnet_srdd.ipynb #fe539338
@@ -98,9 +95,19 @@ def combine(query: Query, attempt: int, programs: list[Call]) -> str:
     )
 
 # %% ../../nbs/05_methods/17_macnet_srdd.ipynb #a202b1a9
+def handed_in(call: Call, old: dict[str, str]) -> dict[str, str]:
+    "The program after a reply to the program `old`."
+    new = read_files(call.text)
+    files = old | new
+    call.solves = bool(new)
+    if new and files != new: keep_solution(call, lambda text: show_files(files), "open")
+    return files
+
+# %% ../../nbs/05_methods/17_macnet_srdd.ipynb #2d543676
 @method(
     "macnet",
     MacNetSRDDConfig,
+    seat=node,
     variant="srdd",
     paper="Qian et al. 2024, arXiv 2406.07155",
     departures="programs live in memory and run only in the sandbox; the response is the final program",
@@ -115,19 +122,20 @@ async def macnet_srdd(query: Query, team: Team, cfg: MacNetSRDDConfig) -> str:
     reads = dict(parse=lambda text: sorted(read_files(text)) or None, fallback=[], solves=True)
     async def start(v):
         call = await net.ask(v, v, "actor", write(query), **reads)
-        return await run_artefact(call, read_files(call.text), cfg.seconds)
+        return await run_artefact(call, handed_in(call, {}), cfg.seconds)
     async def refine(u, v, old):
         check = lambda shown: criticise(query, *shown)
         advice = await net.ask(v, f"{u}->{v} critic", "critic", check, [old.call], solves=False)
         call = await net.ask(
             v, f"{u}->{v}", "actor", lambda shown: improve(query, *shown), [old.call, advice], **reads)
-        return await run_artefact(call, old.files | read_files(call.text), cfg.seconds)
+        return await run_artefact(call, handed_in(call, old.files), cfg.seconds)
     async def merge(v, k, programs):
         for attempt in range(cfg.aggregate_retry_limit):
             name = f"{v} aggregator {k}" + (f" attempt {attempt + 1}" if attempt else "")
             sees = [p.call for p in programs]
             call = await net.ask(v, name, "aggregator", partial(combine, query, attempt), sees, **reads)
-            if not call.fallback: return await run_artefact(call, read_files(call.text), cfg.seconds)
+            files = handed_in(call, {})
+            if files: return await run_artefact(call, files, cfg.seconds)
         return programs[0]
     final = await net.run(start, refine, merge)
     team.info["run"] = final.status

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LEVELS', 'NO_VERDICT', 'DECIDE', 'MADConfig', 'debater_prompt', 'moderator_prompt', 'said', 'opening', 'rebuttal',
-           'read_verdict', 'moderate', 'candidates', 'speak', 'decided', 'mad']
+           'own_words', 'read_verdict', 'moderate', 'candidates', 'speak', 'decided', 'mad']
 
 # %% ../../nbs/05_methods/12_mad.ipynb #31479101
 import json
@@ -15,7 +15,7 @@ from typing import Literal
 from ..core.config import AgentArkError
 from ..core.records import Call, Query
 from ..grading.answers import visible, vote
-from .base import Agent, Team
+from .base import Agent, Team, without
 from .prompts import answer_format
 from .registry import method
 
@@ -81,6 +81,12 @@ def rebuttal(query: Query, shown: list[Call]) -> str:
         f"{answer_format(query)}"
     )
 
+_HEADING = re.compile(r"^[^\w\n]*The (?:affirmative|negative)(?: \d+)? side in round \d+:[*_]*\s*", re.M)
+
+def own_words(text: str) -> str:
+    "An argument without the heading under which others are shown it."
+    return without(_HEADING, text)
+
 # %% ../../nbs/05_methods/12_mad.ipynb #41168523
 # Raw line breaks in strings are fine; numbers stay as written.
 _DECODER = json.JSONDecoder(strict=False, parse_int=str, parse_float=str)
@@ -136,7 +142,7 @@ async def speak(query: Query, debaters: list[Agent], history: list[Call], r: int
     "Round `r`, added to `history`: each side in turn, shown what the others said since its own last turn."
     for d in debaters:
         prompt = partial(rebuttal, query) if r else partial(opening, query, d.name)
-        history.append(await d.say(prompt, sees=history[1 - len(debaters):], round=r))
+        history.append(await d.say(prompt, sees=history[1 - len(debaters):], round=r, cut=own_words))
 
 def decided(team: Team, verdict: Call) -> str:
     "The answer of a verdict, noted in `info`."

@@ -140,6 +140,7 @@ async def recalled_problems(query: Query, team: Team, cfg: MapCoderConfig) -> li
 @method(
     "mapcoder",
     MapCoderConfig,
+    seat=lambda call: f"plan {call.agent.removeprefix('coder').removeprefix('debugger')}",   # coder, then debugger
     paper="Islam et al. 2024, arXiv 2405.11403",
     departures="the last correction is tested too; replies are read as marked text; code runs only in the sandbox",
 )

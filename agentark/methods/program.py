@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['safe_name', 'blocks', 'block_name', 'read_files', 'show_files', 'main_file', 'hand_in', 'read_code', 'Program',
-           'show_code', 'unfinished', 'run_log']
+           'show_code', 'unfinished', 'repeatable', 'run_log']
 
 # %% ../../nbs/05_methods/15_program.ipynb #bb3eb40f
 import ast
@@ -130,7 +130,9 @@ class Program:
         files: dict[str, str] | None = None,   # that the call wrote; default: those that its text hands in
     ) -> bool:
         "Replace or add the files of a reply. Is the program another one now?"
-        if files is None: files = read_code(call.text, self.query)
+        if files is None:
+            files = read_code(call.text, self.query)
+            if self.files and not files: call.solves = False   # the program stays as it was
         before = self.files
         self.files = before | files
         self.author |= dict.fromkeys(files, call)
@@ -196,6 +198,15 @@ _WHY = {
     "killed": "was killed by a signal",
 }
 
+def repeatable(
+    text: str,               # what a program printed
+    files: dict[str, str],   # of the program
+) -> str:
+    "A program's output without what differs from run to run: the folder that it ran in, and the addresses of objects."
+    names = "|".join(re.escape(n) for n in sorted(files, key=len, reverse=True))
+    text = re.sub(rf"(?<=[\"'(])/[^\"'()\n]*/({names})(?=[\"')])", r"\1", text)
+    return re.sub(r"\b0x[0-9a-f]{6,}\b", "0x...", text)
+
 def run_log(
     ran: Ran,
     files: dict[str, str],   # of the program
@@ -203,9 +214,6 @@ def run_log(
 ) -> str:
     "What a run came to, and the last `most` characters of its errors (or of its output where there are none)."
     said = _WHY.get(ran.status, f"ended with exit code {ran.returncode}")
-    names = "|".join(re.escape(n) for n in sorted(files, key=len, reverse=True))
-    text = ran.stderr.strip() or ran.stdout.strip()
-    text = re.sub(rf"(?<=[\"'(])/[^\"'()\n]*/({names})(?=[\"')])", r"\1", text)
-    text = re.sub(r"\b0x[0-9a-f]{6,}\b", "0x...", text)
+    text = repeatable(ran.stderr.strip() or ran.stdout.strip(), files)
     if len(text) > most: text = "[...] " + text[-most:]
     return f"It {said}.\n{text}".rstrip("\n")
