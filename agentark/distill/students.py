@@ -166,6 +166,8 @@ def zero_arguments(
     if adapters and stage == 3: raise AgentArkError(
         "adapters cannot be merged into weights that are shared out: use --zero_stage 2"
     )
+    import deepspeed
+    deepspeed.init_distributed(auto_mpi_discovery=False)   # before a model is loaded in parts
     config = zero_config(stage, offload)
     if is_main(): (Path(out)/"deepspeed.json").write_text(json.dumps(config, indent=2))
     return {"deepspeed": config}
