@@ -90,7 +90,7 @@ def lora_config(
     )
 
 # %% ../../nbs/07_distill/01_students.ipynb #3af8cef1
-KEPT = ["*processor*.json", "chat_template*", "*.safetensors"]   # what saving reads from the folder of origin
+KEPT = ["*processor*.json", "model*.safetensors"]   # what saving reads from the folder of origin
 
 def save_student(
     model,              # trained, with adapters or without
@@ -119,15 +119,17 @@ def _local(source: str) -> Path:
     return Path(snapshot_download(source, allow_patterns=KEPT))
 
 def _unseen(model, source: Path) -> dict:
-    "The weights that text does not reach, as they are in the files of `source`, which may leave out outer names."
+    "The weights that text does not reach, as they are in the files of `source`, where they may have older names."
     from safetensors import safe_open
-    names = unseen_weights(model)
+    from transformers.core_model_loading import revert_weight_conversion
+    files = {}
+    for file in source.glob("model*.safetensors"):
+        with safe_open(file, "pt") as tensors: files |= dict.fromkeys(tensors.keys(), file)
     found = {}
-    for file in source.glob("*.safetensors") if names else []:
-        with safe_open(file, "pt") as tensors:
-            for key in tensors.keys():
-                name = next((n for n in names if f".{n}".endswith(f".{key}")), None)
-                if name: found[name] = tensors.get_tensor(key)
+    for name in unseen_weights(model):
+        key, = revert_weight_conversion(model, {name: model.get_parameter(name)})
+        if key not in files: continue   # the folder has no safetensors
+        with safe_open(files[key], "pt") as tensors: found[name] = tensors.get_tensor(key)
     return found
 
 # %% ../../nbs/07_distill/01_students.ipynb #0e84213b
@@ -157,15 +159,15 @@ def zero_arguments(
 ) -> dict:
     "What a `TrainingArguments` is told of ZeRO. Make these before the model is loaded: stage 3 then loads it in parts."
     if stage is None: return {}
-    if find_spec("deepspeed") is None:
-        raise AgentArkError("--zero_stage needs DeepSpeed: pip install 'agentark[deepspeed]'")
+    if adapters and stage == 3: raise AgentArkError(
+        "--zero_stage 3 shares out the weights that adapters are merged into: use --zero_stage 2"
+    )
     if "RANK" not in os.environ: raise AgentArkError(
         "--zero_stage shares a training out over processes: start it with "
         "torchrun --nproc_per_node GPUS -m agentark ..."
     )
-    if adapters and stage == 3: raise AgentArkError(
-        "adapters cannot be merged into weights that are shared out: use --zero_stage 2"
-    )
+    if find_spec("deepspeed") is None:
+        raise AgentArkError("--zero_stage needs DeepSpeed: pip install 'agentark[deepspeed]'")
     import deepspeed
     deepspeed.init_distributed(auto_mpi_discovery=False)   # before a model is loaded in parts
     config = zero_config(stage, offload)
