@@ -173,3 +173,19 @@ def test_the_json_is_what_deepspeed_reads():
     for stage in range(4):
         config = zero_config(stage) | dict.fromkeys(FILLED_IN, 1) | {"bf16": {"enabled": True}}
         assert DeepSpeedConfig(config).zero_optimization_stage == stage
+
+@pytest.mark.slow
+def test_a_chain_is_told_by_the_last_card(agentark, tmp_path):
+    "Any folder that a training wrote is a model for the next, by adapters or not."
+    first, second, third = (tmp_path/name for name in ("first", "second", "third"))
+    more = ["--max_length", "200", "--model_name_or_path"]
+    agentark(*sft(tmp_path, first), check=True)
+    agentark(*sft(tmp_path, second, "--strategy", "da", *more, first), check=True)
+    agentark(*sft(tmp_path, third, "--use_peft", *more, second), check=True)
+    card = (third/"README.md").read_text()
+    told = [line for line in card.splitlines() if line[:4] in ("1. `", "2. `", "3. `", "4. `")]
+    assert len(told) == 3
+    assert "tiny-random" in told[0]
+    assert "strategy='da'" in told[1]
+    assert "use_peft=True" in told[2]
+    assert read_manifest(third)["chain"] == [line[4:-1] for line in told]
