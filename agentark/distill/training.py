@@ -9,6 +9,7 @@ __all__ = ['CARD', 'read_manifest', 'defaults', 'is_finished', 'last_checkpoint'
 
 # %% ../../nbs/07_distill/00_training.ipynb #8a88c72f
 import dataclasses
+import functools
 import json
 import os
 import resource
@@ -290,6 +291,7 @@ def _measured(trainer, meter) -> dict:
     if tokens: totals["tokens_per_second"] = round(tokens/meter.seconds, 1)
     return totals
 
+@functools.cache
 def _prepare_cpu():
     "Memory is kept; and checkpoints load to what accelerate calls `cpu:0`, a place that torch does not know."
     from torch.serialization import register_package
