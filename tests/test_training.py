@@ -1,4 +1,5 @@
 "Trainings that are killed again and again, and trainings of several processes, end where one that is left alone ends."
+import gc
 import json
 import multiprocessing
 import os
@@ -19,8 +20,11 @@ START.set_forkserver_preload([
     "trl.trainer.sft_trainer",
     "transformers.models.llama.modeling_llama",
     "transformers.models.qwen3.modeling_qwen3",
-    "agentark.engines.transformers",
+    "agentark.distill.weights",
+    "agentark.distill.validation",
     "agentark.lab.pretrain",
+    "peft",
+    "reasoning_gym",
 ])
 
 
@@ -105,6 +109,7 @@ MOMENTS = {
 
 def train(stage: Training, moment: str, environment: dict):
     "Run the stage in this process, which dies at this moment."
+    gc.freeze()   # what was loaded once is not looked through again and again
     os.environ.update(environment)
     f, *args = MOMENTS[moment]
     prepare = f(*args) if args else f
@@ -185,7 +190,7 @@ def torchrun(*command) -> subprocess.CompletedProcess:
 
 @pytest.mark.slow
 def test_two_processes_train_one_model(tmp_path):
-    "Each takes half of every batch; the first writes and speaks, over what an earlier training left there."
+    "Each takes half of every batch, weighted; the first writes and speaks, over what an earlier training left there."
     out = tmp_path/"both"
     assert run(sft(tmp_path, "both", learning_rate=1e-3)) == 0   # another training, to be dropped
     done = torchrun(
@@ -193,6 +198,8 @@ def test_two_processes_train_one_model(tmp_path):
         "--model_name_or_path", "tiny-random",
         "--train_data_path", traces(tmp_path),
         "--output_dir", out,
+        "--strategy", "da",
+        "--answer_weight", 0.5,
         "--num_train_epochs", 1,
         "--per_device_train_batch_size", 2,
         "--save_steps", 3,
@@ -205,7 +212,7 @@ def test_two_processes_train_one_model(tmp_path):
     assert read_manifest(out)["steps"] == 9   # of four examples: two of each process
     assert not list(out.glob("checkpoint-*"))
 
-    assert run(sft(tmp_path, "alone")) == 0
+    assert run(da(tmp_path, "alone")) == 0   # in two parts, one after the other
     ours, theirs = weights(out), weights(tmp_path/"alone")
     for name in ours: assert (ours[name] - theirs[name]).abs().max() < 1e-6, name
 

@@ -49,6 +49,8 @@ class Sft(Training):
     early_stopping_patience: int | None = None  # stop after so many evaluations that were no better; keeps the best
     attn_implementation: str | None = neutral(None)  # sdpa, eager, flash_attention_2; default: what transformers takes
     gradient_checkpointing: bool = neutral(False)  # less memory, more time
+    zero_stage: int | None = neutral(None)  # DeepSpeed's ZeRO shares out optimizer (1), gradients (2), weights (3)
+    zero_offload: bool = neutral(False)  # ZeRO keeps in the CPU's memory what the GPUs do not need just then
     seed: int = 0                        # of the order of the traces and of LoRA's first adapters
     logging_steps: int = neutral(1)
     save_steps: int = neutral(100)       # steps between checkpoints, from which a killed run resumes; eval_steps
@@ -61,10 +63,16 @@ class Sft(Training):
         _check(self)
         return _trainer(self)
 
+    def extra_arguments(self) -> dict:
+        "What ZeRO needs."
+        from agentark.distill.students import zero_arguments
+        return zero_arguments(self.zero_stage, self.output_dir, self.zero_offload, self.use_peft)
+
     def finish(self, trainer, out: Path) -> tuple[str, dict]:
         "Save the model, with its adapters merged."
         from agentark.distill.students import save_student
-        save_student(trainer.model, trainer.processing_class, resolve(self.model_name_or_path), out)
+        source = resolve(self.model_name_or_path)
+        save_student(trainer.model, trainer.processing_class, source, out, trainer.gathered)
         rows = trainer.train_dataset
         n = sum(map(len, rows["seq_lengths"])) if self.packing else len(rows)
         return f"trained on {n} {'answers' if self.strategy == 'answer' else 'traces'}", {"examples": n}
@@ -115,6 +123,7 @@ def _trainer(stage: Sft):
     from trl import SFTTrainer
     from agentark.distill.students import load_student, lora_config
     from agentark.distill.weights import WeightedSFT
+    config = _sft_config(stage)   # before the model, which ZeRO loads in parts
     half = stage.use_peft and torch.cuda.is_available()   # the base of adapters is not trained
     dtype = torch.bfloat16 if half else torch.float32
     model, tokenizer = load_student(resolve(stage.model_name_or_path), dtype, stage.attn_implementation)
@@ -124,8 +133,8 @@ def _trainer(stage: Sft):
         processing_class=tokenizer,
         peft_config=lora_config(model, stage.lora_r, stage.lora_alpha) if stage.use_peft else None,
     )
-    if stage.packing: trainer = SFTTrainer(model, _sft_config(stage), **parts)
-    else: trainer = WeightedSFT(model, _sft_config(stage), **parts, answer_weight=stage.answer_weight)
+    if stage.packing: trainer = SFTTrainer(model, config, **parts)
+    else: trainer = WeightedSFT(model, config, **parts, answer_weight=stage.answer_weight)
     return _evaluated(stage, trainer, traces, held)
 
 # %% ../../nbs/07_distill/08_sft.ipynb #21ee0efa

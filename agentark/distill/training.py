@@ -9,6 +9,7 @@ __all__ = ['CARD', 'read_manifest', 'defaults', 'is_finished', 'last_checkpoint'
 
 # %% ../../nbs/07_distill/00_training.ipynb #8a88c72f
 import dataclasses
+import functools
 import json
 import os
 import resource
@@ -271,6 +272,7 @@ def _run(stage: Training, out: Path) -> Path:
     if trainer.args.use_cpu: _prepare_cpu()
     with quietly(): trainer.train(resume_from_checkpoint=resumed)
     measured = _measured(trainer, meter)
+    trainer.gathered = _gathered(trainer)
     if is_main(): _finish(stage, trainer, out, measured, bool(resumed))
     wait_for_all()
     return out
@@ -281,6 +283,11 @@ def _built(stage: Training):
     set_seed(stage.seed)
     with quietly(): return with_progress(stage.trainer(), type(stage).__name__.lower())
 
+def _gathered(trainer) -> dict | None:
+    "All weights, where DeepSpeed has shared them out: every process has to ask for them. None: the model has them."
+    if not (trainer.is_deepspeed_enabled and trainer.accelerator.state.deepspeed_plugin.zero_stage == 3): return None
+    return trainer.accelerator.get_state_dict(trainer.model_wrapped)
+
 def _measured(trainer, meter) -> dict:
     "Speed and memory, for the manifest: tokens of all processes, memory of this one."
     import torch
@@ -290,6 +297,7 @@ def _measured(trainer, meter) -> dict:
     if tokens: totals["tokens_per_second"] = round(tokens/meter.seconds, 1)
     return totals
 
+@functools.cache
 def _prepare_cpu():
     "Memory is kept; and checkpoints load to what accelerate calls `cpu:0`, a place that torch does not know."
     from torch.serialization import register_package
