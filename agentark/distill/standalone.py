@@ -39,7 +39,7 @@ WORDS = {
               "|reconsider|reiterat|re-?evaluat|re-?examin|defend|retain)(y|ied|e|es|ed|ing|n|s)?",
     "BEFORE": "(previous|prior|earlier|initial|original|updated|revised|corrected|latest)",
     "SAID": "(provided|stated|mentioned|explained|answered|said|noted|discussed|shown|determined|established|concluded|given)",
-    "SEEN": "(consider(ing|ed)|read(ing)?|compar(ing|ed)|analy[sz](ing|ed)|examin(ing|ed)|see(ing|n)|check(ing|ed)|look(ing|ed) at)",
+    "SEEN": "(consider(ing|ed)|read(ing)?|compar(ing|ed)|analy[sz](ing|ed)|examin(ing|ed)|see(ing|n)|hear(ing|d)|check(ing|ed)|look(ing|ed) at)",
     # any number of these, with the space that follows
     "ANY_": "((the|all|both|these|those|this|my|our|your|their|any|of|an?) )*",
     "JUST_": "((\\w+ly|also|still|both|all|indeed|therefore|now|not|do|did|does|can|could|would|should|will|must|have|has|had|to|need|be) )*",
@@ -64,7 +64,7 @@ def compiled(phrases: str) -> re.Pattern:
 # %% ../../nbs/07_distill/03_standalone.ipynb #dddd6919
 OTHERS = [
     Rule("others", "numbered", r"""
-        (agents?|debaters?|solvers?|assistant|participant) #?(\d+|[A-D]|one|two|three)
+        (agents?|debaters?|solvers?|participant) #?(\d+|[A-D]|one|two|three)
         expert #?\d+ SAY
     """,
         ("Agent 2 is wrong at step 1.", "As Agent A shows, it is 4.", "Expert 1 claims 5."),
@@ -82,6 +82,8 @@ OTHERS = [
         ("The other agents agree.", "All agents got 8.", "Based on the other two agents, it is 5.", "Another agent found 3."),
         ("The travel agent sells 12 tickets.", "Both agents sell 4 houses.", "The other agent sold 9 cars.")),
     Rule("others", "agents say", r"""
+        \w+ out of \w+ PEOPLE
+        PEOPLE (chose|answered|voted)
         (the|an|one|every|each|first|second|third|last|these|both|all) (agents?|debaters?) (who )?(SAY|BE JUST_JUDGED)
     """,
         ("The agent is right.", "The first agent claims 12.", "The agents agree on 5."),
@@ -102,6 +104,7 @@ OTHERS = [
         the others? JUST_(SAY|BE JUST_JUDGED)
         (like|unlike|as|than|agree with) (all )?the others(?= ?[,.:;])
         by (the )?others(?= ?[,.:;])
+        (what|how) (the )?others?
         (SAME|way|approach|method|ERROR) (that )?the others?
         the other (answer|response|reply)s?(?! (choice|sheet|option|key))
         WORK of the other (two|three)
@@ -131,7 +134,7 @@ THEIR_WORK = [
         ("In the second solution, there are 3 g of salt.", "The solution's temperature is 5.")),
     Rule("others", "same numbers", r"""
         (both|all|the other|these|those|the two|the three) ONE_(solutions|answers|responses) (give|gave|show|say|state|yield|reach|conclude)
-        (one|two|three|most|some|all|none|each|either|neither) of ANY_((two|three|four|five) )?REPLIES (SAY|ends?|gives?|BE JUST_JUDGED)
+        (one|two|three|most|some|all|none|each|either|neither) of ANY_((two|three|four|five) )?REPLIES (SAY|ends?|gives?|uses?|ignores?|misses|BE JUST_JUDGED)
     """,
         ("Both solutions give 4.", "All responses say 7."),
         ("Both solutions contain salt.", "Both solutions satisfy the equation.")),
@@ -171,7 +174,7 @@ THEIR_WORK = [
         majority (answer|vote|opinion|of (the )?(agents|solutions|answers|responses|solvers))
         (trust|follow|join|go with|side with) the majority
         unanimous(ly)?
-        (our|this|the (above|previous|earlier|ongoing)) (discussion|conversation|debate|exchange)(?! (club|team))
+        (our|this|the (above|previous|earlier|ongoing)) (discussion|conversation|debate|exchange)(?! (club|team|rate|student))
     """,
         ("The consensus is 42.", "We reached a consensus.", "The majority of solutions say 4.", "After our discussion, it is 4."),
         ("The majority of the students are girls.", "The debate club has 4 members.")),
@@ -207,10 +210,13 @@ AGREEMENT = [
         I (do|did) (too|as well)
         (so|as) (do|did|am) I
         me too
-        same here
+        ^(agreed|ditto|same (answer|result|here))
+        our (answers|results)
+        the group's WORK
+        we all GET
         I JUST_(vote for|go with|opt for|lean towards?)
         likewise,? (I|my)
-        (I|my \w+) ONE_(GET|is|was)(?!\w)[^.;]{0,60} (as well|too|likewise)(?= ?[.,;:!]| ?$)
+        (I|my \w+) ONE_(GET|is|was) NUMBER( \w+)? (as well|too|likewise)(?= ?[.,;:!]| ?$)
     """,
         ("I also get 17.", "I too find 3.", "They found 14, and so do I.", "Likewise, I get 12.", "I arrive at 60 as well."),
         ("I also buy 17.", "Likewise, the second side is 3.", "She also buys 17.", "I buy 3 pens as well.",
@@ -218,8 +224,8 @@ AGREEMENT = [
     Rule("agreement", "the same", r"""
         same (SAME )?(as|that) ANY_(others?(?! (side|half|way|number))|everyone|everybody|PEOPLE|yours|theirs|you|before|BEFORE|them)
         I JUST_(found|find|see) the same SAME
-        (I|we|all|both|they|also|independently) ONE_(arrived?|reach(ed)?|c[oa]me|got|get|obtain(ed)?) (at |to )?(the|this|that) (very )?same (answer|conclusion|result)(?! (if|when|by|in))
-        (match(e[sd])?|aligns?|agrees?|consistent|in line|coincides?) (with )?(those of |that of )?ANY_(others?|PEOPLE|everyone|yours|theirs|BEFORE|majority|consensus|provided|above)(?! (side|number|half))
+        (I|we|all|both|they|also|independently) ONE_(arrived?|reach(ed)?|c[oa]me|got|get|obtain(ed)?) (at |to )?(the|this|that) (very )?(same|identical) (answer|conclusion|result)(?! (if|when|by|in))
+        (match(e[sd])?|aligns?|agrees?|consistent|in line|in agreement|coincides?) (with )?(those of |that of )?ANY_(others?|PEOPLE|everyone|yours|theirs|BEFORE|majority|consensus|provided|above)(?! (side|number|half))
     """,
         ("The same as the others: 8.", "I have the same answer as my peers.", "I arrive at the same conclusion.",
          "This matches the other agents' result.", "It is consistent with my previous answer."),
@@ -234,13 +240,13 @@ AGREEMENT = [
 # %% ../../nbs/07_distill/03_standalone.ipynb #d8efb5f5
 REPLIES = [
     Rule("reply", "yes", r"""
-        ^(yes|no|yeah|yep|correct|right|exactly|indeed|true)(,|!|\.| -| –|:|;) (indeed,? |sure,? )?(I|my|you|your|that's|that is|this|it is|here|based|everyone|all|both|let me|given|after)
+        ^(yes|no|yeah|yep|correct|right|exactly|indeed|true)(,|!|\.| -| –|:|;) (indeed,? |sure,? )?(I|my|you|your|that's|(it|this|that)( is|'s) (JUDGED|NUMBER)|here|based|everyone|all|both|let me|given|after)
         ^(yes|no|yeah|yep|correct|right|exactly|indeed|true)(,|!|\.| -| –|:|;) (the ONE_(answer|solution|result|calculation|others?|agents?)|we (can|agree|all))
     """,
         ("Yes, my answer is the same as the others: 8.", "Yes, the answer is 12.", "Correct! I get 5.", "No, I think it is 5."),
         ("Yes, 7 is prime.", "The answer is yes.", "No.", "No number divides it.", "Right triangles have an angle of 90 degrees.")),
     Rule("reply", "sure", r"""
-        ^(sure|certainly|of course|absolutely|definitely|gladly|no problem|got it|understood|great|alright|okay|((a|an) )?(good|great|excellent|nice|fair) (point|question|catch|job|work|observation))(,|!|\.| -|:| everyone| all| team)
+        ^(sure( thing)?|certainly|of course|absolutely|definitely|gladly|no problem|got it|understood|great|alright|okay|((a|an) )?(good|great|excellent|nice|fair) (point|question|catch|job|work|observation))(,|!|\.| -|:| everyone| all| team)
     """,
         ("Certainly, here is the solution:", "Sure! Let me explain.", "Of course, 12.", "Good catch!"),
         ("Certainly the sum is even.", "A sure way is to add.", "Great apes eat 3 kg.")),
@@ -252,9 +258,10 @@ REPLIES = [
         ("Thank you for the feedback.", "Thanks, everyone!", "I appreciate your effort."),
         ("She sends 12 thank you cards.", "Thanks to the discount he pays $3.")),
     Rule("reply", "you", r"""
+        ^(that|this)('s| is) JUST_(right|correct|wrong|incorrect)(?! (triangle|angle))
         you('re| are) JUST_(right|correct|wrong|mistaken|welcome)
         you (have |'ve )?JUST_(made an? ERROR|overlooked|forgot|mentioned|pointed out|asked|requested|suggested|said|stated|provided)
-        your ONE_(WORK|question|request|point|correction|ERROR)
+        your ONE_(WORK|question|request|point|correction|ERROR)(?! (should|will|must))
         (both|all|one|some|either|each) of you
         you (all|both|guys)
         as you (can )?(said|noted?|mention(ed)?)
@@ -284,10 +291,10 @@ REPLIES = [
         ("Here is the plan: add, then divide.", "The updated price is $5.")),
     Rule("reply", "summary", r"""
         let('s| us| me) (summari[sz]e|recap|restate|reiterate|go over|revisit)
-        one more time
+        one more time for clarity
         (in|as a) (summary|conclusion) of (the|our|all) (discussion|solutions|answers|responses)
     """,
-        ("Let's summarize the steps:", "Let me recap the solution.", "Here are the steps one more time."),
+        ("Let's summarize the steps:", "Let me recap the solution.", "Here are the steps one more time for clarity."),
         ("To summarize, 3 + 4 = 7.", "In summary, he has 7.")),
     Rule("reply", "echo", r"""
         (find|correct|look for) (the|any|your) (mistakes?|errors?)
@@ -334,7 +341,7 @@ REVISION = [
         ("Upon reconsideration, it is 4.", "After reviewing the solutions, I say 4.", "After considering all responses, it is 4."),
         ("After reviewing 12 pages, she rests.", "After reading the book for 3 hours, she has 9 pages left.")),
     Rule("revision", "mistake", r"""
-        I JUST_(made|see|reali[sz]ed?|noticed?|found|spotted|acknowledge|admit|make) ((that|I|there|was|is|had|made|have|an?|my|the) )*ERROR
+        I JUST_(made|see|reali[sz]ed?|noticed?|found|spotted|acknowledge|admit|make) ((that|I|there|was|is|had|made|have|an?|my|the) )*ONE_ERROR
         I JUST_(misread|misinterpreted|misunderstood|miscalculated|misstated|erred|overlooked|was (wrong|mistaken|incorrect))
         (my|own) ONE_ERROR
         ERROR in (my|the (first|second|other|above|BEFORE))
@@ -342,7 +349,9 @@ REVISION = [
         ("I made a mistake earlier; it is 12.", "I see my error.", "I was wrong.", "There was an error in my first step."),
         ("She made a mistake in 3 of 20 questions.", "The error is 5%.")),
     Rule("revision", "my earlier", r"""
-        (my|our|the) ONE_BEFORE ONE_(WORK|work|attempt|message|turn|round|statement)(?! of the (liquid|acid|mixture))
+        (my|our) ONE_BEFORE ONE_(WORK|work|attempt|message|turn|round|statement)
+        the (previous|prior|earlier) ONE_(answers?|responses?|calculations?|reasoning|explanations?|attempt|message|turn)(?! (sheet|choice))
+        the (corrected|revised|updated) (answer|solution|response|calculation)
         (my|our) first (WORK|attempt)
         my ONE_(WORK|work) (was|has|had|did|does|still)
         I (have|'ve) JUST_(double-?)?(checked|verified|reviewed)
@@ -363,9 +372,22 @@ REVISION = [
     """,
         ("As previously provided, the alarm rang 22 times.", "As I said before, it is 5.", "Again, my answer is 5."),
         ("As calculated above, it is 5.", "He pays again.", "She had already given 5 apples away.")),
+    Rule("revision", "I believe", r"""
+        I JUST_(say|believe|accept|admit|answered|insist|trust)
+        I am ONE_(sure|convinced|confident|certain)
+        I was ONE_(quick|hasty|careless)
+        (previously|earlier),? I
+        on second thoughts?
+        would not change
+        in my (WORK|work)
+        (the|my) SAME I (gave|had|got|stated|provided|said)
+    """,
+        ("I am still convinced that it is 5.", "On second thought, it is 5.", "Previously I answered 5.", "I see no slip in my solution."),
+        ("I think that 5 is prime.", "I was 5 years old.", "In my class are 20 children.")),
     Rule("revision", "still", r"""
         I (still|continue to|again) (GET|hold|maintain|stand|say)
         we still (get|arrive|reach|find)
+        my ONE_WORK (stays|stands|remains|holds)
         (answer|solution|result) (still stands|stands|remains (the same|unchanged|correct|valid|at|NUMBER))
         no (changes?|corrections?|revisions?) (is|are|was|were|to (my|the)|needed)
     """,
