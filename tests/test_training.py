@@ -1,8 +1,10 @@
 "Trainings that are killed again and again, and trainings of several processes, end where one that is left alone ends."
+import gc
 import json
 import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -18,19 +20,23 @@ START.set_forkserver_preload([
     "trl.trainer.sft_trainer",
     "transformers.models.llama.modeling_llama",
     "transformers.models.qwen3.modeling_qwen3",
-    "agentark.engines.transformers",
+    "agentark.distill.weights",
+    "agentark.distill.validation",
     "agentark.lab.pretrain",
+    "peft",
+    "reasoning_gym",
 ])
 
 
 def traces(folder: Path) -> str:
-    "A file of 36 traces."
+    "A file of 36 traces, of twelve questions with two and twelve with one."
     rows = []
     for n in range(36):
         a, b = 10 + n // 6, 3 + n % 6
         rows.append({
             "prompt": [{"role": "user", "content": f"What is {a} + {b}?"}],
             "completion": [{"role": "assistant", "content": f"{a} + {b} = {a + b}\n{a + b}"}],
+            "query_id": str(min(n // 2, n - 12)),
         })
     return str(write_jsonl(folder/"traces.jsonl", rows))
 
@@ -39,11 +45,28 @@ def sft(folder: Path, name: str, **options) -> Sft:
     fixed = dict(train_data_path=traces(folder), output_dir=str(folder/name), save_steps=3)
     return Sft("tiny-random", **fixed, **{"per_device_train_batch_size": 4, "num_train_epochs": 1.0, **options})
 
-def lora(folder: Path, name: str) -> Sft: return sft(folder, name, use_peft=True, lora_r=4)
-
 def two_passes(folder: Path, name: str) -> Sft:
     "Killed in the second pass over the data too."
     return sft(folder, name, num_train_epochs=2.0, per_device_train_batch_size=8)
+
+def da(folder: Path, name: str) -> Sft:
+    "Weighted, and accumulated."
+    parts = dict(per_device_train_batch_size=2, gradient_accumulation_steps=2)
+    return sft(folder, name, strategy="da", answer_weight=0.5, **parts)
+
+def da_of_two(folder: Path, name: str) -> Sft:
+    "The same steps, for two processes."
+    return sft(folder, name, strategy="da", answer_weight=0.5, per_device_train_batch_size=2)
+
+def answer(folder: Path, name: str) -> Sft:
+    "Examined, with an eye on which was best and how long that is ago."
+    held = dict(eval_data_path=traces(folder), eval_steps=3, load_best_model_at_end=True, early_stopping_patience=2)
+    return sft(folder, name, strategy="answer", num_train_epochs=1.5, learning_rate=0.02, **held)
+
+def lora(folder: Path, name: str) -> Sft:
+    "It ends within a pass."
+    parts = dict(num_train_epochs=1.5, per_device_train_batch_size=6)
+    return sft(folder, name, use_peft=True, lora_r=4, **parts)
 
 def pretrain(folder: Path, name: str) -> Pretrain:
     "A dozen steps of the smallest model."
@@ -84,8 +107,10 @@ MOMENTS = {
     "left_alone": (left_alone,),
 }
 
-def train(stage: Training, moment: str):
+def train(stage: Training, moment: str, environment: dict):
     "Run the stage in this process, which dies at this moment."
+    gc.freeze()   # what was loaded once is not looked through again and again
+    os.environ.update(environment)
     f, *args = MOMENTS[moment]
     prepare = f(*args) if args else f
     build = stage.trainer
@@ -96,13 +121,22 @@ def train(stage: Training, moment: str):
     stage.trainer = trainer
     stage.run()
 
-def run(stage: Training, moment: str = "left_alone") -> int:
-    "Run the stage in a new process; its exit status."
-    process = START.Process(target=train, args=(stage, moment))
-    process.start()
-    process.join(300)
-    assert process.exitcode is not None, "it did not end"
-    return process.exitcode
+def launch(world: int) -> list[dict]:
+    "What a launcher tells each of so many processes."
+    if world == 1: return [{}]
+    with socket.socket() as s:
+        s.bind(("localhost", 0))
+        same = {"WORLD_SIZE": str(world), "MASTER_ADDR": "localhost", "MASTER_PORT": str(s.getsockname()[1])}
+    return [{**same, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(world)]
+
+def run(stage: Training, moment: str = "left_alone", world: int = 1) -> int:
+    "Run the stage in new processes; the exit status of the first."
+    processes = [START.Process(target=train, args=(stage, moment, e)) for e in launch(world)]
+    for process in processes: process.start()
+    for process in processes:
+        process.join(300)
+        assert process.exitcode is not None, "it did not end"
+    return processes[0].exitcode
 
 def weights(folder) -> dict:
     "The tensors of a model, by name."
@@ -112,34 +146,41 @@ def weights(folder) -> dict:
 def log(folder) -> list[dict]: return json.loads((Path(folder)/"log.json").read_text())
 
 
+def logged(folder) -> list[dict]:
+    "A log, without TRL's count of tokens, which begins anew."
+    return [{k: v for k, v in row.items() if not k.endswith("num_tokens")} for row in log(folder)]
+
 @pytest.mark.slow
-@pytest.mark.parametrize("make", [sft, two_passes, lora, pretrain])
-def test_killed_and_resumed_is_uninterrupted(make, tmp_path):
+@pytest.mark.parametrize("make, world", [(f, 1) for f in (two_passes, da, answer, lora, pretrain)] + [(da_of_two, 2)])
+def test_killed_and_resumed_is_uninterrupted(make, world, tmp_path):
     "Killed before the first checkpoint, while one is written, after it, and when the model is saved."
     stage, out = make(tmp_path, "killed"), tmp_path/"killed"
-    assert run(stage, "at_step_2") == -signal.SIGKILL
+    assert run(stage, "at_step_2", world) == -signal.SIGKILL
     assert last_checkpoint(out) is None
 
-    assert run(stage, "in_checkpoint_6") == -signal.SIGKILL
+    assert run(stage, "in_checkpoint_6", world) == -signal.SIGKILL
     assert list((out/"checkpoint-6").glob("*model.safetensors"))   # begun, but not complete:
     assert Path(last_checkpoint(out)).name == "checkpoint-3"
 
-    assert run(stage, "at_step_8") == -signal.SIGKILL
+    assert run(stage, "at_step_8", world) == -signal.SIGKILL
     assert Path(last_checkpoint(out)).name == "checkpoint-6"
 
-    assert run(stage, "in_saving") == -signal.SIGKILL
+    assert run(stage, "in_saving", world) == -signal.SIGKILL
     assert read_manifest(out)["status"] == "running"
 
-    assert run(stage) == 0
+    assert run(stage, "left_alone", world) == 0
     assert read_manifest(out)["status"] == "finished"
     assert not list(out.glob("checkpoint-*"))
 
-    assert run(make(tmp_path, "whole")) == 0
+    whole = tmp_path/"whole"
+    assert run(make(tmp_path, "whole"), "left_alone", world) == 0
     import torch
-    ours, theirs = weights(out), weights(tmp_path/"whole")
+    ours, theirs = weights(out), weights(whole)
     assert ours.keys() == theirs.keys()
     for name in ours: assert torch.equal(ours[name], theirs[name]), name
-    assert [x["loss"] for x in log(out)] == [x["loss"] for x in log(tmp_path/"whole")]
+    assert logged(out) == logged(whole)
+    steps = ("steps", "evaluated_step")
+    assert [read_manifest(out).get(k) for k in steps] == [read_manifest(whole).get(k) for k in steps]
 
 
 def torchrun(*command) -> subprocess.CompletedProcess:
@@ -149,7 +190,7 @@ def torchrun(*command) -> subprocess.CompletedProcess:
 
 @pytest.mark.slow
 def test_two_processes_train_one_model(tmp_path):
-    "Each takes half of every batch; the first writes and speaks, over what an earlier training left there."
+    "Each takes half of every batch, weighted; the first writes and speaks, over what an earlier training left there."
     out = tmp_path/"both"
     assert run(sft(tmp_path, "both", learning_rate=1e-3)) == 0   # another training, to be dropped
     done = torchrun(
@@ -157,6 +198,8 @@ def test_two_processes_train_one_model(tmp_path):
         "--model_name_or_path", "tiny-random",
         "--train_data_path", traces(tmp_path),
         "--output_dir", out,
+        "--strategy", "da",
+        "--answer_weight", 0.5,
         "--num_train_epochs", 1,
         "--per_device_train_batch_size", 2,
         "--save_steps", 3,
@@ -169,7 +212,7 @@ def test_two_processes_train_one_model(tmp_path):
     assert read_manifest(out)["steps"] == 9   # of four examples: two of each process
     assert not list(out.glob("checkpoint-*"))
 
-    assert run(sft(tmp_path, "alone")) == 0
+    assert run(da(tmp_path, "alone")) == 0   # in two parts, one after the other
     ours, theirs = weights(out), weights(tmp_path/"alone")
     for name in ours: assert (ours[name] - theirs[name]).abs().max() < 1e-6, name
 

@@ -21,7 +21,10 @@ from ..grading.answers import equal, extract, visible
 
 # %% ../../nbs/07_distill/06_weights.ipynb #1bdfe2f4
 def answer_span(solution: str, kind: str="math") -> tuple[int, int]:
-    "From where to where (characters) a solution states its answer: its value's last occurrence, to the end of the line."
+    """From where to where (characters) a solution states its answer.
+
+    It is the value's last occurrence, to the end of the line; the last line where the value is not written as read.
+    """
     value = extract(solution, kind).value or ""
     start = _last_place(value, solution)
     if start < 0: start = len(solution) - len(solution.splitlines()[-1])
@@ -73,7 +76,7 @@ def question_of(trace: Trace) -> str:
 
 # %% ../../nbs/07_distill/06_weights.ipynb #7a0c2b0e
 def encoded(tokenizer, trace: Trace) -> dict:
-    """A trace as the trainer reads it: `input_ids`, `labels` and `answer` (1 for a token of it), all `(T,)`, and its weight.
+    """A trace as the trainer reads it: `input_ids`, `labels`, `answer` (1 for its tokens), all `(T,)`, and `weight`.
 
     Raises `AgentArkError` if the tokenizer's template writes the completion in other words.
     """
@@ -126,6 +129,12 @@ class WeightedSFT(SFTTrainer):
         self.data_collator = WeightedCollator(**vars(self.data_collator))
         self._terms: dict[str, list] = {"train": [], "eval": []}
 
+    @property
+    def mode(self) -> str:
+        "Does it train just now, or evaluate?"
+        assert self.model is not None
+        return "train" if self.model.training else "eval"
+
     def token_weights(self, batch: dict) -> torch.Tensor:
         "The weight `(B, T - 1)` of every token that is predicted."
         weights = batch["weights"][:, 1:]
@@ -134,7 +143,7 @@ class WeightedSFT(SFTTrainer):
     def _get_num_items_in_batch(self, batch_samples: list, device):
         "The sum of weights of all batches of a step, in all processes."
         if not batch_samples: return None
-        total = sum(self.token_weights(batch).sum() for batch in batch_samples).to(device)
+        total = torch.stack([self.token_weights(batch).sum() for batch in batch_samples]).sum().to(device)
         return self.accelerator.gather(total).sum() if self.args.world_size > 1 else total
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
@@ -155,12 +164,11 @@ class WeightedSFT(SFTTrainer):
         weights, answer = batch["weights"][:, 1:], batch["answer"][:, 1:]
         both = torch.stack([-log_probs*weights, weights])
         terms = torch.stack([(both*~answer).sum((1, 2)), (both*answer).sum((1, 2))], 1)
-        self._terms["train" if self.model.training else "eval"].append(terms)
+        self._terms[self.mode].append(terms)
 
     def log(self, logs: dict, start_time=None):
         "With the means of both terms since the last time; the loss of held-out traces is made of them."
-        mode = "train" if self.model.training else "eval"
-        if self._terms[mode]: logs |= self._means(mode)
+        if self._terms[self.mode]: logs |= self._means(self.mode)
         super().log(logs, start_time)
 
     def _means(self, mode: str) -> dict:
