@@ -221,7 +221,7 @@ SEATS = [
     ("VERDICT: FIX, or VERDICT: FINE", "It could be shorter.\nVERDICT: FIX"),
     ("Which packages does it need", "requirements.txt\n```\n\n```"),
     ("Write its manual for users", "# Calendar\nRun main.py."),
-    ("recall 3 different problems", "<problem><description>a</description><planning>b</planning><code>c</code></problem>"),
+    ("recall 3", "<problem><description>a</description><planning>b</planning><code>c</code></problem>"),
     ("<confidence>number</confidence>", "<confidence>90</confidence>"),
     ("Write a short plan of its solution", "Add x to itself."),
 ]
