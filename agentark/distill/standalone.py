@@ -303,6 +303,7 @@ REPLIES = [
         the (only |main |same )?(mistake|error) (is|was) (that|in)
         on the last line
         for yourself
+        = ?NUMBER JUST_is JUST_(right|correct|wrong|incorrect)
         (with|to|than) your (own|last|previous)
         ^as an? (?!result)(\w|-)+( (\w|-)+)?, I
     """,
@@ -399,7 +400,7 @@ KINDS = ("others", "agreement", "reply", "revision")
 _PATTERNS = [(rule, compiled(rule.phrases)) for rule in RULES]
 
 # %% ../../nbs/07_distill/03_standalone.ipynb #3b892896
-_THEIRS = re.compile(r"\b(?:agent|debater|solver|peer|colleague|team ?mate|solution|answer|response|consensus|debate|expert|participant|opinion|majority|unanimous)", re.I)
+_THEIRS = re.compile(r"\b(?:agent|debater|solver|peer|colleague|team ?mate|solution|answers|response|consensus|debate|expert|participant|opinion|majority|unanimous)", re.I)
 _POLAR = re.compile(r"(?:^|[.?!,:]\s+)(?:is|are|was|were|do|does|did|can|could|will|would|should|has|have)\b[^.?!]*\?", re.I)
 
 def _is_the_questions(rule: Rule, found: str, question: str) -> bool:
