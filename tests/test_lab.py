@@ -7,7 +7,7 @@ import yaml
 from conftest import ROOT
 from agentark.core.config import run_async
 from agentark.data import datasets
-from agentark.data.chains import STYLES, expression_of, split_of, step_labels, steps_in, style_of
+from agentark.data.chains import STYLES, expression_of, is_clean, split_of, steps_in, style_of
 from agentark.engines.base import Request, Sampling, chat_ids
 from agentark.engines.models import LAB, resolve
 from agentark.engines.scheduler import Scheduler
@@ -88,7 +88,7 @@ def test_how_many_right_ways_a_debate_leaves(name, least, most):
         expression = expression_of(t.query)
         ways.append(len({tuple(steps_in(text)) for text in right}))
         styles |= {style_of(expression, steps_in(text)) for text in right}
-        clean += [all(step_labels(expression, text)) for text in right]
+        clean += [is_clean(expression, text) for text in right]
     assert least < sum(ways)/len(ways) < most
     assert styles >= ({*STYLES} if most > 2 else {"left"})
     assert sum(clean) > 0.9*len(clean)

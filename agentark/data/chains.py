@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['STYLES', 'SPLITS', 'add', 'operations', 'merges', 'solved', 'gold_steps', 'steps_in', 'written', 'style_of',
-           'step_labels', 'split_of', 'in_range', 'expression_of', 'distinct', 'expressions', 'ask', 'load_chains']
+           'step_labels', 'is_clean', 'split_of', 'in_range', 'expression_of', 'distinct', 'expressions', 'ask',
+           'load_chains']
 
 # %% ../../nbs/03_data/01_chains.ipynb #6b10872d
 import re
@@ -115,6 +116,12 @@ def _taken(there: list[tuple], number: int) -> int | None:
     if i is None: return None
     _, true = there.pop(i)
     return true
+
+def is_clean(expression: str, text: str) -> bool:
+    "Is a text a solution without a wrong step, that has used every term?"
+    _, ops = operations(expression)
+    labels = step_labels(expression, text)
+    return all(labels) and len(labels) == len(ops)
 
 # %% ../../nbs/03_data/01_chains.ipynb #38238ad8
 SPLITS = ("pretrain", "train", "test")
