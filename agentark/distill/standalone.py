@@ -322,6 +322,8 @@ RULES += [
         the (only |main |same )?(mistake|error) (is|was) (that|in)
         on the last line
         for yourself
+        the (previous|last|earlier) ONE_(problem|question|exercise)
+        (answer|solve) it (exactly|yourself|again|now)
         = ?NUMBER JUST_is JUST_(right|correct|wrong|incorrect)
         (with|to|than) your (own|last|previous)
         ^as an? (?!result)(\w|-)+( (\w|-)+)?, I
