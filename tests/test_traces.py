@@ -2,6 +2,7 @@
 import json
 import random
 import re
+import time
 from pathlib import Path
 from unittest.mock import patch
 import pytest
@@ -70,11 +71,15 @@ def test_steps_cover_their_text(solved):
 
 ODD = ["", "\n\n", "$", "\\frac{1}{", "((((", "1/0 = 2", "9^9^9^9 = 1", "= = =", "٣ + ٤ = ٧", "<think>", "1"*5000]
 
-@pytest.mark.parametrize("text", ODD)
+ODD += [x*2000 for x in ("all of the ", "I still ", "12 + ", "1 = ", "\\frac{", "(", "\n ", "x:\n", "$ ")]   # of models in a loop
+
+@pytest.mark.parametrize("text", ODD, ids=range(len(ODD)))
 def test_nothing_breaks_the_reader(text):
+    start = time.perf_counter()
     assert "".join(s.text for s in steps_of(text)) == text
     structure(text)
     alone(text, Query("?", "1"))
+    assert time.perf_counter() - start < 10   # and not minutes
 
 # ---- choosing
 

@@ -56,7 +56,7 @@ WORDS |= {
         r"(get|got|find|found|obtain(ed)?|arrived?|reach(ed)?|concluded?|calculated?|computed?|came"
         r"|come|think|believe|end up)"
     ),
-    "NUMBER": r"(that |at |with |to |on |it is |is )*(\\\w+\{|[$\\(*])*-?\d[\d.,]*",
+    "NUMBER": r"(that |at |with |to |on |it is |is ){0,4}(\\\w+\{|[$\\(*])*-?\d[\d.,]*",
     "GIVEN": r"(provided|given|offered|proposed|presented|shared|submitted|suggested)",
     "REDO": r"(re-?consider|re-?evaluat|re-?examin|re-?check|re-?calculat|re-?assess|reflect|re-?view)\w*",
     "CHANGE": (
@@ -73,11 +73,11 @@ WORDS |= {
         r"(consider(ing|ed)|read(ing)?|compar(ing|ed)|analy[sz](ing|ed)|examin(ing|ed)|see(ing|n)"
         r"|hear(ing|d)|check(ing|ed)|look(ing|ed) at)"
     ),
-    # any number of these, with the space that follows
-    "ANY_": r"((the|all|both|these|those|this|my|our|your|their|any|of|an?) )*",
+    # up to four of these, with the space that follows
+    "ANY_": r"((the|all|both|these|those|this|my|our|your|their|any|of|an?) ){0,4}",
     "JUST_": (
         r"((\w+ly|also|still|both|all|indeed|therefore|now|not|do|did|does|can|could|would|should"
-        r"|will|must|have|has|had|to|need|be) )*"
+        r"|will|must|have|has|had|to|need|be) ){0,4}"
     ),
     "ONE_": r"(\w+ )?",
 }
@@ -111,7 +111,7 @@ RULES += [
     Rule("others", "other agents", r"""
         (other|another|fellow|previous) ONE_(agents?|debaters?|solvers?|participants?)(?!s? (sell|sold|earn|work
             |who|each))
-        (all|both|two|three|most|many|several|no|majority) (of )?(the |other |two |three )*(agents|debaters
+        (all|both|two|three|most|many|several|no|majority) (of )?(the |other |two |three ){0,4}(agents|debaters
             |solvers)(?! (sell|sold|earn|work|each|are))
     """),
     Rule("others", "agents say", r"""
@@ -212,7 +212,7 @@ RULES += [
         (I'm|I am|we are|is|are) ONE_in ((full|complete|total) )?agreement
     """),
     Rule("agreement", "everyone", r"""
-        (everyone|everybody|all of us|nobody|no one) ((else|here|seems to) )*JUST_(agree[sd]?|concurs?|concludes?
+        (everyone|everybody|all of us|nobody|no one) ((else|here|seems to) ){0,4}JUST_(agree[sd]?|concurs?|concludes?
             |disagrees?)(?! to )
         (everyone|everybody) (else )?(got|arrived|reached|came|found|is right|is correct)(?= (at|to|the same)|[,.;])
         (everyone|everybody) (else )?(got|found) NUMBER(?= ?[.,;!]|$)
@@ -222,7 +222,7 @@ RULES += [
     """),
     Rule("agreement", "also", r"""
         (my|our) ONE_(SAME|calculation) (BE|remains|stays|would be|agrees|matches|aligns)?( (also|still|the same
-            |unchanged|indeed|likewise|too|consistent|correct|with))+
+            |unchanged|indeed|likewise|too|consistent|correct|with)){1,3}
         (the|this) ONE_(answer|total) (is|remains|should be|would be) (also|still|indeed|unchanged|the same)(?=( 
             |:)*(NUMBER|$|[.,]))
     """),
@@ -350,14 +350,14 @@ RULES += [
         chang(e|ing) (of mind|my (mind|answer))
     """),
     Rule("revision", "reviewing", r"""
-        (upon|after|on|having) ((a|careful|carefully|further|closer|closely|some|thorough|thoroughly) )*REDO(?! (\d
+        (upon|after|on|having) ((a|careful|carefully|further|closer|closely|some|thorough|thoroughly) ){0,4}REDO(?! (\d
             |(of )?(the|an?|her|his|its|their) (budget|book|bill|film|report|menu|pages?)))
         I JUST_REDO(ed|d)?(?! (\d|her|his|their))
         (upon|after|having) SEEN ANY_ONE_(WORK|PEOPLE|others|discussion|information provided)
     """),
     Rule("revision", "mistake", r"""
         I JUST_(made|see|reali[sz]ed?|noticed?|found|spotted|acknowledge|admit|make) ((that|I|there|was|is|had|made
-            |have|an?|my|the) )*ONE_ERROR
+            |have|an?|my|the) ){0,4}ONE_ERROR
         I JUST_(misread|misinterpreted|misunderstood|miscalculated|misstated|erred|overlooked|was (wrong|mistaken
             |incorrect))
         (my|own) ONE_ERROR

@@ -78,7 +78,7 @@ def steps_of(text: str, by: By = "auto") -> list[Step]:
 # %% ../../nbs/07_distill/02_steps.ipynb #92cb8c9e
 _SPELLINGS = [(re.compile(pattern), new) for pattern, new in [
     (r"<<[^<>]*>>", ""),                                            # GSM8K's calculator
-    (r"(?m)^\s*(?:[-*•]|\d{1,2}[.)])\s+(?=\S)", ""),                 # marks of a list
+    (r"(?m)^[ \t]*(?:[-*•]|\d{1,2}[.)])\s+(?=\S)", ""),                 # marks of a list
     (r"\\(?:text|mbox|mathrm|textbf)\s*\{([^{}]*)\}", r" \1 "),
     (r"\\boxed\s*\{([^{}]*)\}", r" \1 "),
     (r"\(\s*[A-Za-z][A-Za-z' /-]+\)", " "),                         # 10 (robots) + 20 (helmets)
