@@ -71,7 +71,8 @@ def test_steps_cover_their_text(solved):
 
 ODD = ["", "\n\n", "$", "\\frac{1}{", "((((", "1/0 = 2", "9^9^9^9 = 1", "= = =", "٣ + ٤ = ٧", "<think>", "1"*5000]
 
-ODD += [x*2000 for x in ("all of the ", "I still ", "12 + ", "1 = ", "\\frac{", "(", "\n ", "x:\n", "$ ")]   # of models in a loop
+LOOPS = ["all of the ", "I still ", "12 + ", "1 = ", "\\frac{", "(", "\n ", "x:\n", "$ "]   # of models in a loop
+ODD += [x*2000 for x in LOOPS]
 
 @pytest.mark.parametrize("text", ODD, ids=range(len(ODD)))
 def test_nothing_breaks_the_reader(text):
