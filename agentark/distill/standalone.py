@@ -92,9 +92,9 @@ class Rule(NamedTuple):
 RULES: list[Rule] = []
 
 def compiled(phrases: str) -> re.Pattern:
-    "A pattern for any of the phrases, as whole words; `^` is the beginning of the sentence."
+    "A pattern for any of the phrases, as whole words; `^` is the beginning of the sentence, or of what a named speaker says."
     lines = re.sub(r"\n {4,}(\|?)", lambda m: m[1] or " ", textwrap.dedent(phrases).strip()).split("\n")
-    either = "|".join(rf"^\W*{line[1:]}" if line[0] == "^" else rf"(?<!\w){line}" for line in lines)
+    either = "|".join(rf"^\W*(?:\w{{1,12}}: )?{line[1:]}" if line[0] == "^" else rf"(?<!\w){line}" for line in lines)
     for _ in range(3): either = re.sub(r"[A-Z]{2,}_?", lambda m: WORDS[m[0]], either)   # lists name lists
     return re.compile(rf"(?:{either})(?!\w)".replace(" ?", r"\s*").replace(" ", r"\s+").replace("'", "['’]"), re.I)
 
@@ -322,6 +322,8 @@ RULES += [
         the (only |main |same )?(mistake|error) (is|was) (that|in)
         on the last line
         for yourself
+        no ERROR ((was|were|is|are) )?(found|made|here)
+        the (responses|replies)(?! (to|of|in|from) )
         the (previous|last|earlier) ONE_(problem|question|exercise)
         (answer|solve) it (exactly|yourself|again|now)
         = ?NUMBER JUST_is JUST_(right|correct|wrong|incorrect)
