@@ -92,7 +92,7 @@ class Rule(NamedTuple):
 RULES: list[Rule] = []
 
 def compiled(phrases: str) -> re.Pattern:
-    "A pattern for any of the phrases, as whole words; `^` is the beginning of the sentence, or of what a named speaker says."
+    "A pattern for any of the phrases, as whole words; `^` is where a sentence or a named speaker begins."
     lines = re.sub(r"\n {4,}(\|?)", lambda m: m[1] or " ", textwrap.dedent(phrases).strip()).split("\n")
     either = "|".join(rf"^\W*(?:\w{{1,12}}: )?{line[1:]}" if line[0] == "^" else rf"(?<!\w){line}" for line in lines)
     for _ in range(3): either = re.sub(r"[A-Z]{2,}_?", lambda m: WORDS[m[0]], either)   # lists name lists
