@@ -92,7 +92,7 @@ _SPELLINGS = [(re.compile(pattern), new) for pattern, new in [
     (r"\*\*|\\[\[\]()]|[$€£&_]|\\\$", ""),
     (r"\\\\(?:\[[^\]]*\])?", "\n"),
     (r"\\%", "%"),
-    (r"(\d+(?:\.\d+)?)\s?(?:%|percent)\s+of\s+(?=\d)", r"\1 / 100 * "),
+    (r"(?<![\d.])(\d++(?:\.\d+)?)\s?(?:%|percent)\s+of\s+(?=\d)", r"\1 / 100 * "),
     (r"(?<=\d)\s+of\s+(?=\d)", " * "),
     (r"\b(?:multiplied by|times)\s+(?=[\d(])", " * "),
     (r"\bdivided by\s+(?=[\d(])", " / "),
@@ -244,7 +244,7 @@ def _computed(code: str) -> tuple[Fraction | None, tuple[Operation, ...]]:
     "The value of an expression, None where it has none, and its operations."
     code = re.sub(r"(?<=[\d)])\(", "*(", code.replace("^", "**"))
     code = re.sub(r"(?<![\d.])0+(?=\d)", "", code)
-    code = re.sub(r"([\d.]+)%", r"percent(\1)", code)
+    code = re.sub(r"(?<![\d.])([\d.]++)%", r"percent(\1)", code)
     done: list[Operation] = []
     if len(code) > 300: return None, ()
     try: value = _value(ast.parse(code, mode="eval").body, done)
