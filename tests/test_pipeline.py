@@ -32,7 +32,7 @@ def test_every_stage_in_order(agentark, tmp_path):
     assert "wrote 20 trajectories" in said
     assert "120 calls" in said
     agentark("label", "--input", tmp_path/"debate_infer.jsonl", check=True)
-    # the scripted agents speak of each other when they revise, and show no step; single chains of thought teach the student
+    # the scripted agents speak of each other when they revise, and show no step
     refused = agentark("traces", "--input", tmp_path/"debate_labeled.jsonl", "--min_correct", 1)
     assert "--min_steps 0" in refused.stderr
     agentark("traces", "--input", tmp_path/"debate_labeled.jsonl", "--min_correct", 1, "--min_steps", 0, check=True)

@@ -1,7 +1,8 @@
-"What a student may learn: sentences that stand alone, steps that are found, and a selection that survives being killed."
+"What a student may learn: sentences that stand alone, steps that are found, a selection that survives being killed."
 import json
 import random
 import re
+import time
 from pathlib import Path
 from unittest.mock import patch
 import pytest
@@ -68,11 +69,18 @@ def test_steps_cover_their_text(solved):
         for by in ("auto", "blank", "lines", "sentences"):
             assert "".join(s.text for s in steps_of(r["answer"], by)) == r["answer"]
 
-@pytest.mark.parametrize("text", ["", "\n\n", "...", "$", "\\frac{1}{", "((((", "1/0 = 2", "9^9^9^9 = 1", "= = =", "٣ + ٤ = ٧", "<think>", "1" * 5000])
+ODD = ["", "\n\n", "$", "\\frac{1}{", "((((", "1/0 = 2", "9^9^9^9 = 1", "= = =", "٣ + ٤ = ٧", "<think>", "1"*5000]
+
+LOOPS = ["all of the ", "I still ", "12 + ", "1 = ", "\\frac{", "(", "\n ", "x:\n", "$ "]   # of models in a loop
+ODD += [x*2000 for x in LOOPS]
+
+@pytest.mark.parametrize("text", ODD, ids=range(len(ODD)))
 def test_nothing_breaks_the_reader(text):
+    start = time.perf_counter()
     assert "".join(s.text for s in steps_of(text)) == text
     structure(text)
     alone(text, Query("?", "1"))
+    assert time.perf_counter() - start < 10   # and not minutes
 
 # ---- choosing
 
@@ -156,7 +164,8 @@ def test_killed_and_resumed_asks_for_the_rest(labelled, tmp_path):
     "Killed after five questions, the models are asked for the others, and the file is the same to the byte."
     records = [Labelled.from_dict(r) for r in read_jsonl(labelled)]
     for r in records:   # every question has two routes to choose from
-        r.solutions += [Solution(90 + i, t, True, f"extra {i}", round=1) for i, t in enumerate(routes(r.query[8:-1], random.Random(1)))]
+        texts = routes(r.query[8:-1], random.Random(1))
+        r.solutions += [Solution(90 + i, t, True, f"extra {i}", round=1) for i, t in enumerate(texts)]
     path = str(write_jsonl(tmp_path/"routes_labeled.jsonl", [r.to_dict() for r in records]))
     script = Scripted(default=reads_chains)
     append = Store.append
@@ -180,7 +189,8 @@ def test_a_real_model_selects(labelled, tmp_path):
     "A model that was not made for it keeps to the choices; whatever it says, the traces are right and differ."
     records = [Labelled.from_dict(r) for r, _ in zip(read_jsonl(labelled), range(4))]
     for r in records:
-        r.solutions = [Solution(i, t, True, str(i)) for i, t in enumerate(routes(r.query[8:-1], random.Random(r.id)), 1)]
+        texts = routes(r.query[8:-1], random.Random(r.id))
+        r.solutions = [Solution(i, t, True, str(i)) for i, t in enumerate(texts, 1)]
     path = str(write_jsonl(tmp_path/"few_labeled.jsonl", [r.to_dict() for r in records]))
     out = Traces(path, selector="tiny-random", k=2, output_path=str(tmp_path/"few.jsonl")).run()
     assert {t.query_id for t in read_traces(out)} == {r.id for r in records}
