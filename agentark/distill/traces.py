@@ -113,6 +113,7 @@ def _trace(record: Labelled, said: list[Solution], corrective: bool) -> Trace:
         query_id=record.id,
         query=record.query,
         gt=record.gt,
+        kind=record.kind,
         agent=s.agent,
         round=s.round,
         call=s.call,

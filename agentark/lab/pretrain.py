@@ -291,7 +291,7 @@ def card(name: str,
     "The model card, as Markdown."
     c = manifest["config"]
     start = c["start_from"]
-    origin = f" ({start})" if start else ""
+    origin = f"the weights of {start}" if start else "random weights"
     styles = f" in one of several ways ({', '.join(c['styles'])})" if c.get("styles") else ""
     more = [name for name in ("start_from", "styles") if c.get(name)]
     options = ["size", "questions", "table", "slip_scale", "optimizer", "seed", *more]
@@ -304,7 +304,7 @@ def card(name: str,
         f"# {name}",
         "",
         f"A laboratory model of AgentArk: {manifest['parameters']/1e6:.2f} million parameters (Qwen3 architecture), "
-        f"pretrained from random weights{origin} on {manifest['tokens']/1e6:.1f} million tokens of chats "
+        f"pretrained from {origin} on {manifest['tokens']/1e6:.1f} million tokens of chats "
         "between our methods and a rule-based solver.",
         f"It solves sums and differences of 3 to 8 numbers line by line{styles}, slips where its solver was made to "
         f"(table {c['table']}, rates times {c['slip_scale']}), takes part in debates, verifies, rates and ranks. "
