@@ -277,7 +277,7 @@ def _strategies(ax, students, means, kinds: list[str]):
         each = students[students.setting == setting]
         accuracy, intervals = percents(of)
         dots(ax, accuracy, [kinds.index(kind) + shift for kind in of.kind], intervals, [colour], ms=5, lw=1.2)
-        ax.plot(100*each.accuracy, [kinds.index(kind) + shift for kind in each.kind], "|", color=colour, ms=9)
+        ax.plot(100*each.accuracy, [kinds.index(kind) + shift for kind in each.kind], "x", color=colour, ms=4)
         ax.plot([], [], "o", color=colour, ms=5, label=setting)
 
 # %% ../../nbs/08_paper/02_figures.ipynb #33eeddba
