@@ -34,7 +34,7 @@ def process_bench(row: dict) -> list[Given]:
     "A solution of ProcessBench: right up to its first error."
     first, n = row["label"], len(row["steps"])
     right = n if first < 0 else first
-    labels: Labels = [1]*right + [0]*(n - right)
+    labels: Labels = [*[1]*right, *[0]*(n - right)]
     return [Given(row["problem"], joined(row["steps"], "\n\n"), labels, row.get("final_answer_correct"))]
 
 def math_shepherd(row: dict) -> list[Given]:
@@ -81,7 +81,12 @@ def _options(step: dict) -> tuple[list[tuple], int | None]:
 def _label(rating: int | None) -> int | None: return None if rating is None else int(rating >= 0)
 
 # %% ../../nbs/07_distill/11_given.ipynb #9c938e02
-FORMATS = {"problem": process_bench, "input": math_shepherd, "question": prm800k, "completions": trl}   # by a field of its rows
+FORMATS = {   # by a field of its rows
+    "problem": process_bench,
+    "input": math_shepherd,
+    "question": prm800k,
+    "completions": trl,
+}
 HUB = {
     "ProcessBench": "Qwen/ProcessBench",
     "Math-Shepherd": "peiyi9979/Math-Shepherd",
@@ -94,7 +99,8 @@ def _read(path: Path) -> Iterable[dict]:
     if path.suffix == ".jsonl": return read_jsonl(path)
     try: return json.loads(path.read_text())
     except OSError as e: raise AgentArkError(f"cannot read {path}: {e.strerror}") from None
-    except json.JSONDecodeError as e: raise AgentArkError(f"{path}, line {e.lineno}: not valid JSON ({e.msg})") from None
+    except json.JSONDecodeError as e:
+        raise AgentArkError(f"{path}, line {e.lineno}: not valid JSON ({e.msg})") from None
 
 def _rows(name: str, split: str, data_dir: str | None) -> Iterable[dict]:
     "The rows of a file, or of a published dataset: from a folder of its name below `data_dir`, else from the hub."

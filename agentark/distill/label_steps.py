@@ -18,7 +18,15 @@ from .given import given
 from .selection import final_solutions
 from .standalone import alone
 from agentark.distill.step_labels import (
-    Continuations, Labels, agreement, consensus, gold, reference, rollouts, step_examples, until_error,
+    Continuations,
+    Labels,
+    agreement,
+    consensus,
+    gold,
+    reference,
+    rollouts,
+    step_examples,
+    until_error,
 )
 from .steps import By, steps_of
 from ..engines.base import Engine, EngineError, Sampling
@@ -33,9 +41,9 @@ Source = Literal["consensus", "rollouts", "gold", "solution", "given"]
 @dataclass
 class Steps(Serving):
     "Label the steps of solutions as right or wrong, for a process reward model."
-    # labelled solutions, from `agentark label`; with `--steps given`: PRM800K, Math-Shepherd, ProcessBench, or such a file
+    # labelled solutions, from agentark label; with --steps given PRM800K, Math-Shepherd, ProcessBench or such a file
     input: str
-    # who knows: consensus, rollouts, gold, solution or given; of several the next is asked what the one before does not know
+    # who knows: consensus, rollouts, gold, solution, given; of several the next is asked what those before do not know
     steps: list[Source] = field(default_factory=lambda: ["consensus"])
     by: By = "auto"                       # where a solution is cut; auto: headings, blank lines, lines or sentences
     after_error: bool = False             # label what follows the first wrong step, too
@@ -129,7 +137,7 @@ def _check(stage: Steps):
     if "given" in stage.steps and len(stage.steps) > 1:
         raise AgentArkError("--steps given reads another kind of file and goes alone")
     if "rollouts" not in stage.steps: return
-    if not stage.model: raise AgentArkError("--steps rollouts needs a model that goes on from beginnings; name it with --model")
+    if not stage.model: raise AgentArkError("--steps rollouts needs a model to go on from beginnings; pass --model")
     if stage.n < 1: raise AgentArkError(f"--n must be at least 1, not {stage.n}")
     if stage.halve and (stage.soft or stage.after_error):
         raise AgentArkError("--halve finds the first wrong step and nothing else; leave out --soft and --after_error")
@@ -145,14 +153,16 @@ def _chosen(stage: Steps) -> Iterator[Labelled]:
     "The records of a labelled file; only those with right and wrong solutions, if so asked."
     some = False
     for n, row in enumerate(read_jsonl(stage.input), 1):
-        record = _record(row, f"{stage.input}, record {n}")
+        where = f"{stage.input}, record {n}"
+        record = _record(row, where)
         if "rollouts" in stage.steps and record.kind in ("summary", "open"):
-            raise AgentArkError(f"{stage.input}, record {n}: no rule tells whether a {record.kind} ends right, as rollouts need")
+            raise AgentArkError(f"{where}: rollouts need a rule for right answers, and there is none for {record.kind}")
         verdicts = {s.is_correct for s in record.solutions}
         if stage.mixed and not {True, False} <= verdicts: continue
         some = True
         yield record
-    if not some: raise AgentArkError(f"{stage.input}: no questions to label" + " that have right and wrong solutions"*stage.mixed)
+    kind = "questions with right and wrong solutions" if stage.mixed else "questions"
+    if not some: raise AgentArkError(f"{stage.input}: no {kind} in it")
 
 def _record(row: dict, where: str) -> Labelled:
     mend = "make the file with agentark label"
@@ -196,7 +206,8 @@ async def _label_all(stage: Steps, todo: list[Labelled], scheduler, store: Store
 
 def _label(stage: Steps, todo: list[Labelled], store: Store) -> tuple[list[str], Usage]:
     "Label what is not in the store; the model's failures, and what it cost."
-    if todo and stage.model and "rollouts" in stage.steps: scheduler = stage.open_scheduler([stage.model], stage.max_live)
+    if todo and stage.model and "rollouts" in stage.steps:
+        scheduler = stage.open_scheduler([stage.model], stage.max_live)
     else: scheduler = Scheduler(Engine(), stage.max_live)     # the base engine: nobody asks it
     try: failed = run_async(_label_all(stage, todo, scheduler, store))
     finally: scheduler.close()
@@ -233,7 +244,7 @@ def summary(records: list[Labelled]) -> dict:
             "solutions": len(mine),
             "labels": len(labels),
             "right": round(sum(x >= 0.5 for x in labels)/max(len(labels), 1), 4),
-            "gold": agreement([(said, true) for said, true in with_gold if true]),
+            "gold": agreement((said, true) for said, true in with_gold if true and source != "gold"),
         }
     return {
         "questions": len(records),
@@ -250,16 +261,17 @@ def _report(n: dict, used: Usage, path: Path):
     )
     for source, x in n["sources"].items():
         print(
-            f"  {source}: {x['labels']} steps of {x['solutions']} different solutions to {x['questions']} questions, "
-            f"{x['right']:.1%} right{_beside_gold(x['gold'])}"
+            f"  {source}: {x['labels']} steps of {x['solutions']} different solutions "
+            f"to {x['questions']} questions, {x['right']:.1%} right{_beside_gold(x['gold'])}"
         )
-    if used.num_llm_calls:
-        print(f"  {used.num_llm_calls} continuations: {used.completion_tokens} tokens written, {used.prompt_tokens} read")
+    written, read = used.completion_tokens, used.prompt_tokens
+    if used.num_llm_calls: print(f"  {used.num_llm_calls} continuations: {written} tokens written, {read} read")
 
 def _beside_gold(x: dict | None) -> str:
     if not x: return ""
     return (
-        f"; gold agrees on {x['agreement']:.1%} (of its wrong steps {x['wrong_called_right']:.1%} called right, "
+        f"; gold agrees on {x['agreement']:.1%} "
+        f"(of its wrong steps {x['wrong_called_right']:.1%} called right, "
         f"of its right ones {x['right_called_wrong']:.1%} called wrong)"
     )
 
@@ -268,13 +280,14 @@ def _beside_gold(x: dict | None) -> str:
 class LabelBoth(Label):
     "Label every solution of a run as correct or not: by rules, and by a judge where these cannot tell."
     # and then their steps, as agentark steps does: consensus, rollouts, gold or solution
-    steps: list[Source] | None = neutral(None)
+    steps: list[Source] | None = neutral(None)   # noqa: RUF009
     steps_model: str | None = neutral(None)   # who goes on from beginnings (rollouts)
 
     def run(self) -> Path:
         "Label; the path of the labelled file, or of the one with steps."
         if not self.steps: return super().run()
-        serving = {f.name: getattr(self, f.name) for f in fields(Serving)}
-        stage = Steps("", self.steps, model=self.steps_model, max_live=self.max_live, overwrite=self.overwrite, **serving)
+        serving: dict = {f.name: getattr(self, f.name) for f in fields(Serving)}
+        own: dict = {"model": self.steps_model, "max_live": self.max_live, "overwrite": self.overwrite}
+        stage = Steps("", self.steps, **own, **serving)
         _check(stage)
         return replace(stage, input=str(super().run())).run()

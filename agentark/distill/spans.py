@@ -20,7 +20,7 @@ def _end(text: str, start: int, end: int) -> int:
 
 # %% ../../nbs/07_distill/09_spans.ipynb #07dea499
 def tokens_of(tokenizer, text: str) -> tuple[list[int], list[int] | None]:
-    "Token ids of a text and the character at which each starts; None where the tokenizer does not say this of all the text."
+    "Token ids of a text and the character at which each starts; None where the tokenizer says that of a part only."
     if not tokenizer.is_fast: return tokenizer(text, add_special_tokens=False).input_ids, None
     out = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     covered = 0
@@ -70,23 +70,24 @@ def encode(
     by: By = "auto",                      # how
     finished: bool = True,                # is the end token appended to a text? Sampled tokens have theirs
 ) -> Encoded:
-    """The token ids of prompt and completion, the prompt's length, and where each step ends; the end token is the last step's.
+    """The token ids of prompt and completion, and where each step ends; the end token is the last step's.
 
-    Raises `AgentArkError` for steps that are not the completion's, and for a tokenizer that changes the text where no offsets help.
+    Raises `AgentArkError` for steps that are not the completion's, and where a tokenizer changes texts without offsets.
     """
     asked, end = chat_ids(tokenizer, prompt), tokenizer.eos_token_id
     if isinstance(completion, str):
         text = completion
         ids, starts = tokens_of(tokenizer, text)
-        if starts is None and _decoded(tokenizer, ids) != text: raise _changes(tokenizer)
+        if starts is None and _decoded(tokenizer, ids) != text: raise AgentArkError(_CHANGES)
         if finished and end is not None: ids = [*ids, end]
-    else: ids, starts, text = [*completion], None, _decoded(tokenizer, completion)
+    else:
+        ids, starts = [*completion], None
+        text = _decoded(tokenizer, ids)
     if not ids: raise AgentArkError("a completion without a token has no steps")
     if steps is None: steps = [s.text for s in steps_of(text, by)]
-    if "".join(steps) != text: raise AgentArkError("the steps are not those of the completion: joined they must be its text")
+    if "".join(steps) != text: raise AgentArkError("the steps are not the completion's: joined they must be its text")
     ends = step_ends(tokenizer, ids, text, steps, starts)
     ends[-1] = len(ids) - 1
     return Encoded(asked + ids, len(asked), [len(asked) + i for i in ends])
 
-def _changes(tokenizer) -> AgentArkError:
-    return AgentArkError(f"the tokenizer of {tokenizer.name_or_path or 'this model'} changes texts and has no offsets: steps cannot be found")
+_CHANGES = "this tokenizer changes texts and has no full offsets, so steps cannot be found; use a fast tokenizer"

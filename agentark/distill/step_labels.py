@@ -129,7 +129,7 @@ class Continuations:
     async def _ask(self, begun: str) -> float:
         replies = await asyncio.gather(*[self.submit(self._request(begun, i)) for i in range(self.n)])
         texts = [begun + r.text for r in replies]
-        if self.record.kind == "code": return await asyncio.to_thread(self._right, texts)    # the sandbox takes its time
+        if self.record.kind == "code": return await asyncio.to_thread(self._right, texts)   # in the sandbox
         return self._right(texts)    # at once, so that what all questions ask next shares batches
 
     def _request(self, begun: str, i: int) -> Request:
@@ -141,6 +141,7 @@ class Continuations:
         answers = [extract(text, self.record.kind).value for text in texts]
         return sum(bool(is_right(a, self.record)) for a in answers)/self.n
 
+# %% ../../nbs/07_distill/10_step_labels.ipynb #0c10f044
 async def rollouts(
     steps: Sequence[str],
     right: bool,           # is the solution's answer right?
