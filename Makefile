@@ -72,6 +72,7 @@ bench: $(READY)  ## the speed claims, one JSON object each
 	$(BIN)/agentark bench engine
 	$(BIN)/agentark bench scheduler
 	$(BIN)/agentark bench soak
+	$(BIN)/agentark bench sft
 	@if $(BIN)/python -c 'import vllm' 2>/dev/null; then $(BIN)/agentark bench debate; else echo 'bench debate needs vLLM: make engines'; fi
 
 notebooks: $(READY)  ## after editing notebooks: export the package, clean, rebuild the README

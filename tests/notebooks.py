@@ -57,7 +57,7 @@ def execute(path: Path, run_flags: list[str]) -> Ran:
         directives = getattr(cell, "directives_", None) or {}
         if directives.get("eval:", [""])[0].lower() == "false": return True
         if skipped & directives.keys(): return True
-        done.outputs[cell.idx_] = []
+        done.outputs[cell.idx_] = cell.outputs = []   # what it showed before counts no more
         return False
     shell = CaptureShell(path, mpl_format="png")
     before = Path.cwd()

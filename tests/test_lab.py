@@ -7,7 +7,7 @@ import yaml
 from conftest import ROOT
 from agentark.core.config import run_async
 from agentark.data import datasets
-from agentark.data.chains import expression_of, split_of
+from agentark.data.chains import STYLES, expression_of, is_clean, split_of, steps_in, style_of
 from agentark.engines.base import Request, Sampling, chat_ids
 from agentark.engines.models import LAB, resolve
 from agentark.engines.scheduler import Scheduler
@@ -23,9 +23,9 @@ from agentark.methods.registry import get_method, method_config
 MODELS = ROOT/"agentark"/"lab"/"models"
 
 
-def debates(engine, n=34, temperature=0, seed=0) -> dict:
-    "Debates on test chains by id, greedy unless said otherwise: six prompts each."
-    f, cfg = get_method("llm_debate"), method_config("llm_debate")
+def debates(engine, n=34, temperature=0, seed=0, agents=3) -> dict:
+    "Debates on test chains by id, greedy unless said otherwise: two prompts an agent."
+    f, cfg = get_method("llm_debate"), method_config("llm_debate", overrides={"num_agents": agents})
     sampling = Sampling(temperature, 96)
     queries = datasets.load("chains", "test", n, seed)
     def debate(q, submit): return solve(q, submit, f, cfg, engine, sampling, seed)
@@ -75,8 +75,27 @@ def standard_error(found: Estimate) -> float:
     low, high = found.interval
     return (high - low)/3.92
 
-def test_nothing_was_learnt_from_a_test_question():
-    chats = itertools.chain(*curriculum(500, Slips()))
+@pytest.mark.slow
+@pytest.mark.parametrize("name, least, most", [("lab-m", 0.8, 1.1), ("lab-m-styles", 1.5, 3.0)])
+def test_how_many_right_ways_a_debate_leaves(name, least, most):
+    "Right solutions that differ in their steps, a question, after a debate of five; in their styles, and clean."
+    engine = TransformersEngine(resolve(name), name)
+    try: found = debates(engine, 60, temperature=0.8, agents=5)
+    finally: engine.close()
+    ways, styles, clean = [], set(), []
+    for t in found.values():
+        right = [c.text for c in t.calls if c.round == 1 and c.answer == t.gt]
+        expression = expression_of(t.query)
+        ways.append(len({tuple(steps_in(text)) for text in right}))
+        styles |= {style_of(expression, steps_in(text)) for text in right}
+        clean += [is_clean(expression, text) for text in right]
+    assert least < sum(ways)/len(ways) < most
+    assert styles >= ({*STYLES} if most > 2 else {"left"})
+    assert sum(clean) > 0.9*len(clean)
+
+@pytest.mark.parametrize("styles", [("left",), STYLES])
+def test_nothing_was_learnt_from_a_test_question(styles):
+    chats = itertools.chain(*curriculum(500, Slips(), styles=styles))
     taught = {expression_of("\n".join(m["content"] for m in chat)) for chat in chats}
     assert taught
     assert {split_of(x) for x in taught} == {"pretrain"}

@@ -221,7 +221,7 @@ SEATS = [
     ("VERDICT: FIX, or VERDICT: FINE", "It could be shorter.\nVERDICT: FIX"),
     ("Which packages does it need", "requirements.txt\n```\n\n```"),
     ("Write its manual for users", "# Calendar\nRun main.py."),
-    ("recall 3 different problems", "<problem><description>a</description><planning>b</planning><code>c</code></problem>"),
+    ("recall 3", "<problem><description>a</description><planning>b</planning><code>c</code></problem>"),
     ("<confidence>number</confidence>", "<confidence>90</confidence>"),
     ("Write a short plan of its solution", "Add x to itself."),
 ]
@@ -246,7 +246,9 @@ def with_forms(text: str, request) -> str:
     if "Compare with your own solution" in prompt: return f"Compare with your own solution:\n\n{text}"
     if "Compare your solution with" in prompt: return f"You are agent {agent + 1}. Compare your solution.\n\n{text}"
     if "Your group disagrees" in prompt: return f"{text}\n\n[Agree]"
-    if "in a debate of at most" in system: return f"**The {agent} side in round {turn + 1}:**\n\n{text}"
+    heading = f"**The {agent} side in round {turn + 1}:**"
+    if "in a debate of at most" in system: return f"{heading}\nI am the {agent} side.\n\n{text}"
+    if "A colleague's solution:" in prompt: return f"A reviewer's advice:\n\n{text}"
     if "Put their results together" in prompt: return f"Solution: {text}\n\n<CAMEL_TASK_DONE>"
     if "TERMINATE" in system and turn: return f"{text}\n\nTERMINATE\n\nUser: Thank you, 41 it is."
     if "develops software" in system: return f"NO QUESTION\n\n{text}"

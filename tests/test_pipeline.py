@@ -32,9 +32,10 @@ def test_every_stage_in_order(agentark, tmp_path):
     assert "wrote 20 trajectories" in said
     assert "120 calls" in said
     agentark("label", "--input", tmp_path/"debate_infer.jsonl", check=True)
-    if any(any(r["labels"]) for r in rows(tmp_path/"debate_labeled.jsonl")):
-        agentark("traces", "--input", tmp_path/"debate_labeled.jsonl", "--min_correct", 1, check=True)
-    # the scripted agents speak of each other when they revise; single chains of thought teach the student
+    # the scripted agents speak of each other when they revise, and show no step
+    refused = agentark("traces", "--input", tmp_path/"debate_labeled.jsonl", "--min_correct", 1)
+    assert "--min_steps 0" in refused.stderr
+    agentark("traces", "--input", tmp_path/"debate_labeled.jsonl", "--min_correct", 1, "--min_steps", 0, check=True)
     infer("self_consistency", "scripted", "sc_infer", "--split", "train")
     agentark("label", "--input", tmp_path/"sc_infer.jsonl", check=True)
     agentark("traces", "--input", tmp_path/"sc_labeled.jsonl", check=True)

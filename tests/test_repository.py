@@ -15,11 +15,14 @@ from style import cells, counted
 NOTEBOOKS = [p.relative_to(ROOT) for p in notebooks()]
 # notebooks by their names without numbers
 ENGINES = {"vllm", "ray"}    # these start servers and clusters, and take turns on the machine
-STUDIES = {"what_debate_adds", "agents_and_rounds", "training_questions", "teachers_and_students", "lab_pretrain"}
+STUDIES = {
+    "what_debate_adds", "agents_and_rounds", "training_questions", "teachers_and_students", "several_paths",
+    "lab_pretrain",
+}
 SLOW = """
     config sandbox chains models transformers openai modal cache serving self_consistency dylan_humaneval macnet_srdd
-    evomac chatdev mapcoder infer text_metrics evaluate training sft figures pretraining_data pretrain soak speed grader
-    pipeline study compare methods
+    evomac chatdev mapcoder infer text_metrics evaluate training students weights validation sft figures
+    pretraining_data pretrain soak speed grader pipeline study compare methods
 """.split()   # more than two or three seconds
 
 def files_below(root: Path) -> set[Path]:

@@ -213,6 +213,7 @@ class Trace:
     query_id: str = ""             # of its question
     query: str = ""                # the question
     gt: str = ""                   # its gold answer
+    kind: Kind = "math"            # of answers to it
     agent: str = ""                # who said it
     round: int = 0                 # when; 0 is the first
     call: str | None = None        # its call in the trajectory; None: the response

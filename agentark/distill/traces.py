@@ -17,7 +17,14 @@ from ..core.config import AgentArkError, neutral, progress, run_async
 from ..core.records import Labelled, Solution, Trace, stable_hash
 from ..core.store import Store, manifest_path, read_jsonl, write_jsonl, write_manifest
 from agentark.distill.selection import (
-    DISTANCES, farthest_first, final_solutions, has_wrong_step, is_corrective, results_of, select_by_model, solving_agents,
+    DISTANCES,
+    farthest_first,
+    final_solutions,
+    has_wrong_step,
+    is_corrective,
+    results_of,
+    select_by_model,
+    solving_agents,
 )
 from .standalone import FAULTS, KINDS, alone, rewritten
 from .steps import structure
@@ -30,11 +37,11 @@ class Traces(Serving):
     "Select the correct final solutions of a labelled file as training examples."
     input: str                            # labelled solutions, from `agentark label`
     min_correct: int = 2                  # keep a question only if at least this many agents end correct (paper: 2)
-    k: int = 3                            # at most so many traces a question, no two alike (paper: 1 to 3); 0: all texts
+    k: int = 3                            # at most so many a question, no two alike (paper: 1 to 3); 0: all texts
     distance: Literal["structure", "words", "embedding"] = "structure"  # what makes two traces differ
     min_steps: int = 1                    # a trace shows so many steps, where answers have steps (math)
     wrong_steps: Literal["keep", "drop"] = "keep"          # right answers with a wrong step
-    step_labels: Literal["auto", "consensus"] = "auto"     # who knows: gold steps of chains, else arithmetic; or the majority
+    step_labels: Literal["auto", "consensus"] = "auto"     # which are: by gold steps of chains, else arithmetic
     rewriter: str | None = None           # a model that rewrites what does not stand alone; default: it is dropped
     rewriter_max_tokens: int = 1024       # of what it writes
     selector: str | None = None           # a model that chooses the k; default: the structures do
@@ -106,6 +113,7 @@ def _trace(record: Labelled, said: list[Solution], corrective: bool) -> Trace:
         query_id=record.id,
         query=record.query,
         gt=record.gt,
+        kind=record.kind,
         agent=s.agent,
         round=s.round,
         call=s.call,
@@ -121,7 +129,7 @@ async def choose(record: Labelled, stage: Traces, submit=None, engine=None) -> t
     Without a rewriter or selector nothing is asked. Raises `EngineError` when a model does not answer.
     """
     final = [s for s in final_solutions(record) if s.is_correct]
-    count = Counter(dict.fromkeys(RULES, 0), questions=1, correct=len(final), most_agents=solving_agents(record))
+    count: Counter[str] = Counter(questions=1, correct=len(final), most_agents=solving_agents(record))
     count["corrective"] = sum(is_corrective(record, s) for s in final)
     if len(final) < stage.min_correct:
         count["too_few_agents"] = len(final)
@@ -214,6 +222,7 @@ async def _ask_all(stage: Traces, todo: list[Labelled], scheduler, store: Store)
             bar.update()
     return failed
 
+# %% ../../nbs/07_distill/05_traces.ipynb #77874a66
 def _by_models(stage: Traces, path: Path) -> Iterator[tuple[list[Trace], Counter]]:
     "What is chosen of each question, where models are asked; those that a killed run has asked are not asked again."
     records = {r.id: r for r in _labelled(stage.input)}
@@ -224,7 +233,8 @@ def _by_models(stage: Traces, path: Path) -> Iterator[tuple[list[Trace], Counter
         todo = [r for r in records.values() if r.id not in store.done]
         failed, used = [], {}
         if todo:
-            scheduler = stage.open_scheduler([name for name in (stage.rewriter, stage.selector) if name], stage.max_live)
+            models = [name for name in (stage.rewriter, stage.selector) if name]
+            scheduler = stage.open_scheduler(models, stage.max_live)
             try: failed = run_async(_ask_all(stage, todo, scheduler, store))
             finally: scheduler.close()
             used = vars(scheduler.usage)
@@ -233,7 +243,7 @@ def _by_models(stage: Traces, path: Path) -> Iterator[tuple[list[Trace], Counter
     chosen = {r["id"]: r for r in read_jsonl(asked)}
     for i in records: yield [Trace.from_dict(t) for t in chosen[i]["traces"]], Counter(chosen[i]["count"])
 
-# %% ../../nbs/07_distill/05_traces.ipynb #77874a66
+# %% ../../nbs/07_distill/05_traces.ipynb #2c2db046
 def _drawn(stage: Traces, traces: list[Trace]) -> list[Trace]:
     "As many as another file has, in their order."
     if not stage.as_many_as: return traces
@@ -246,6 +256,7 @@ def _drawn(stage: Traces, traces: list[Trace]) -> list[Trace]:
     keep = sorted(random.Random(stage.seed).sample(range(len(traces)), n))
     return [traces[i] for i in keep]
 
+# %% ../../nbs/07_distill/05_traces.ipynb #6ec0b7f4
 _MENDS = {
     "too_few_agents": "lower --min_correct or run inference on more questions",
     "too_few_steps": "their texts show no reasoning: --min_steps 0 keeps these",
@@ -257,14 +268,16 @@ _MENDS = {
 def _nothing(stage: Traces, count: Counter) -> AgentArkError:
     "Why nothing is left, and what to do."
     removed = {rule: count[rule] for rule in RULES if count[rule]}
-    if not count["correct"]: return AgentArkError(f"{stage.input}: no trace survives: no agent ends right on any of {count['questions']} questions")
+    none = f"{stage.input}: no trace survives"
+    if not count["correct"]:
+        return AgentArkError(f"{none}: no agent ends right on any of {count['questions']} questions")
     if count["agents"] == 1 < stage.min_correct:
         return AgentArkError(
-            f"{stage.input}: no trace survives: one agent solves here, so no question has {stage.min_correct} that end right; "
+            f"{none}: one agent solves here, so no question has {stage.min_correct} that end right; "
             "pass --min_correct 1"
         )
-    most = max(removed, key=removed.__getitem__)
-    return AgentArkError(f"{stage.input}: no trace survives of {count['correct']} correct final solutions ({removed}); {_MENDS.get(most, 'raise --k')}")
+    mend = _MENDS.get(max(removed, key=removed.__getitem__), "raise --k")
+    return AgentArkError(f"{none} of {count['correct']} correct final solutions ({removed}); {mend}")
 
 def _model_failed(errors: list[str]) -> AgentArkError:
     return AgentArkError(
@@ -295,14 +308,19 @@ def summary(count: Counter, traces: list[Trace]) -> dict:
         "mean_k": round(len(traces)/max(kept, 1), 4),
     }
 
+# %% ../../nbs/07_distill/05_traces.ipynb #1f89d378
 def table3(*paths):
-    "Table 3 for files of traces, one a row, as a `pandas.DataFrame`; raises `AgentArkError` for a file without its manifest."
+    """Table 3 for files of traces, one a row, as a `pandas.DataFrame`.
+
+    Raises `AgentArkError` for a file without its manifest.
+    """
     import pandas as pd
     rows = []
     for path in paths:
         meta = manifest_path(path)
         found = json.loads(meta.read_text()) if meta.exists() else {}
-        if "mean_k" not in found: raise AgentArkError(f"{path}: no {meta.name} with its counts beside it; make it with agentark traces")
+        if "mean_k" not in found:
+            raise AgentArkError(f"{path}: no {meta.name} with its counts beside it; make it with agentark traces")
         rows.append({
             "run": Path(path).stem.removesuffix("_traces"),
             "questions": found["questions"],
@@ -317,12 +335,14 @@ def table3(*paths):
     return pd.DataFrame(rows).set_index("run")
 
 def _report(stage: Traces, n: dict, path: Path):
-    words = {rule: f"{n['removed'][rule]} {rule} ({n['removed_share'][rule]:.1%})" for rule in RULES if n["removed"][rule]}
-    mentions = {kind: f"{kind} {m}" for kind, m in n["mentions"].items() if m}
+    "Table 3 in one line."
+    shares = n["removed_share"]
+    removed = ", ".join(f"{m} {rule} ({shares[rule]:.1%})" for rule, m in n["removed"].items() if m)
+    mentions = ", ".join(f"{kind} {m}" for kind, m in n["mentions"].items() if m)
     print(
         f"{n['traces']} traces of {n['questions_kept']}/{n['questions']} questions (mean k {n['mean_k']:.2f}, "
         f"{n['distinct_texts']:.2f} distinct texts a question, {n['corrective_traces']/n['traces']:.1%} corrective); "
-        f"of {n['correct']} correct final solutions removed: {', '.join(words.values()) or 'none'}; "
-        f"sentences left out of {n['shortened']} (mentions: {', '.join(mentions.values()) or 'none'}), "
-        f"{n['rewritten']} rewritten, {n['with_wrong_step']} with a wrong step ({stage.wrong_steps}) -> {path}"
+        f"of {n['correct']} correct final solutions removed: {removed or 'none'}; "
+        f"sentences left out of {n['shortened']} (mentions: {mentions or 'none'}), {n['rewritten']} rewritten, "
+        f"{n['with_wrong_step']} with a wrong step ({stage.wrong_steps}) -> {path}"
     )

@@ -39,7 +39,7 @@ def _last_place(value: str, text: str) -> int:
 # %% ../../nbs/07_distill/06_weights.ipynb #748293b3
 def answer_alone(trace: Trace) -> str:
     "The answer of a trace without its reasoning, as a completion: boxed, or stated, or bare, as in the trace."
-    kind = _kind(trace)
+    kind = trace.kind
     found = extract(trace.completion[-1]["content"], kind)
     value = found.value or trace.gt
     if not value: raise AgentArkError(
@@ -50,10 +50,6 @@ def answer_alone(trace: Trace) -> str:
     forms = {"boxed": boxed, "stated": f"The answer is {value}.", "code block": f"```python\n{value}\n```"}
     form = forms.get(found.how, value)
     return form if equal(extract(form, kind).value, value, kind) else boxed
-
-def _kind(trace: Trace) -> str:
-    "What kind of answer a trace has, where its file says so."
-    return vars(trace).get("kind") or "math"
 
 # %% ../../nbs/07_distill/06_weights.ipynb #9edfb1bb
 def learnt(traces: list[Trace], strategy: str) -> list[Trace]:
@@ -104,7 +100,7 @@ def _answer_in_chat(text: str, trace: Trace) -> tuple[int, int]:
         f"trace {trace.id or trace.prompt}: the model's chat template does not show its completion as it is; "
         "shorten it to what a reply says after thinking"
     )
-    start, end = answer_span(solution, _kind(trace))
+    start, end = answer_span(solution, trace.kind)
     return place + start, len(text) if end == len(solution) else place + end
 
 # %% ../../nbs/07_distill/06_weights.ipynb #f3ae9eca

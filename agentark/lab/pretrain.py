@@ -12,6 +12,7 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 from ..core.config import neutral, unknown
+from ..data.chains import STYLES
 from ..distill.training import Training, processes
 from ..engines.models import CHAT_TEMPLATE, resolve
 from .pretraining_data import curriculum
@@ -200,6 +201,7 @@ class Pretrain(Training):
     questions: int = 48_000          # from which chats are recorded
     table: int = 0                   # of slips; models with different tables have different weak cells
     slip_scale: float = 1.0          # of all slip rates; less makes a better solver
+    styles: list[str] | None = None  # of solving; default: from left to right
     tokens_per_batch: int = 2048     # of each process
     optimizer: str = "muon"          # or adamw
     learning_rate: float = 2e-3      # at its highest
@@ -215,7 +217,10 @@ class Pretrain(Training):
     def trainer(self):
         "transformers' trainer, on batches of about equal numbers of tokens in the curriculum's order."
         if self.optimizer not in OPTIMIZERS: raise unknown("optimizer", self.optimizer, OPTIMIZERS)
-        parts = curriculum(self.questions, Slips(self.table, self.slip_scale), self.seed)
+        slips, styles = Slips(self.table, self.slip_scale), tuple(self.styles or ["left"])
+        for style in styles:
+            if style not in STYLES: raise unknown("style", style, STYLES)
+        parts = curriculum(self.questions, slips, self.seed, styles)
         tokenizer, model = _start(self, parts[-1][:3000])
         texts = [rendered(chat) for chat in itertools.chain.from_iterable(parts)]
         rows = [e.ids[:CONTEXT] for e in tokenizer._tokenizer.encode_batch(texts)]
@@ -281,12 +286,15 @@ def card_row(run: str, r) -> str:
 def card(name: str,
          manifest: dict,   # of its pretraining
          found: dict,      # by run: a `Result`
+         notes: list[str]=(),   # what else was seen, a line each
         ) -> str:
     "The model card, as Markdown."
     c = manifest["config"]
     start = c["start_from"]
-    origin = f" ({start})" if start else ""
-    options = ["size", "questions", "table", "slip_scale", "optimizer", "seed", *["start_from"]*bool(start)]
+    origin = f"the weights of {start}" if start else "random weights"
+    styles = f" in one of several ways ({', '.join(c['styles'])})" if c.get("styles") else ""
+    more = [name for name in ("start_from", "styles") if c.get(name)]
+    options = ["size", "questions", "table", "slip_scale", "optimizer", "seed", *more]
     return "\n".join([
         "---",
         "license: apache-2.0",
@@ -296,9 +304,9 @@ def card(name: str,
         f"# {name}",
         "",
         f"A laboratory model of AgentArk: {manifest['parameters']/1e6:.2f} million parameters (Qwen3 architecture), "
-        f"pretrained from random weights{origin} on {manifest['tokens']/1e6:.1f} million tokens of chats "
+        f"pretrained from {origin} on {manifest['tokens']/1e6:.1f} million tokens of chats "
         "between our methods and a rule-based solver.",
-        "It solves sums and differences of 3 to 8 numbers line by line, slips where its solver was made to "
+        f"It solves sums and differences of 3 to 8 numbers line by line{styles}, slips where its solver was made to "
         f"(table {c['table']}, rates times {c['slip_scale']}), takes part in debates, verifies, rates and ranks. "
         'It knows nothing else: questions that are not of the form "What is 27 + 15 - 4?" get nonsense.',
         "It is a model organism: it shows what a method does to a model that has fallible steps and can recognise "
@@ -308,6 +316,7 @@ def card(name: str,
         "(temperature 0.8 but for greedy; 95 % intervals):",
         "",
         *(card_row(run, r) for run, r in found.items()),
+        *(f"- {note}" for note in notes),
         "",
         f"Made by `nbs/12_experiments/lab_pretrain.ipynb` with {', '.join(f'{k}={c[k]}' for k in options)}.",
         "",

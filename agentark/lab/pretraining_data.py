@@ -8,6 +8,7 @@ __all__ = ['PEERS', 'TEAMS', 'TASKS', 'KEEP', 'FEW_DEBATES', 'DEBATES', 'LARGE_T
 
 # %% ../../nbs/09_lab/01_pretraining_data.ipynb #5b22c39e
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from ..core.config import AgentArkError, run_async
 from ..core.records import Call, Query, Trajectory, stable_hash
@@ -124,13 +125,13 @@ PARTS = (   # share of the questions, tasks among them, longest chains, agents o
 )
 
 # %% ../../nbs/09_lab/01_pretraining_data.ipynb #9a95aa35
-async def _record(task: str, queries: list[Query], slips: Slips, seed: int, **mixed) -> list[list[dict]]:
+async def _record(task: str, queries: list[Query], rule: Callable, seed: int, **mixed) -> list[list[dict]]:
     "Chats of every query; `mixed` are the options of mixed debates."
     name, variant, options = TASKS[task]
-    if not name: return _judged(queries, slips, seed)
+    if not name: return _judged(queries, rule, seed)
     if name == "mixed_debate": f, cfg = mixed_debate, MixedDebateConfig(**mixed)
     else: f, cfg = get_method(name, variant), method_config(name, f"config_{variant}", options)
-    engine = Scripted(default=solver(slips), context_length=10**6)
+    engine = Scripted(default=rule, context_length=10**6)
 
     def debate(q, submit): return solve(q, submit, f, cfg, engine, Sampling(), seed)
 
@@ -143,9 +144,9 @@ async def _record(task: str, queries: list[Query], slips: Slips, seed: int, **mi
         out += rng.sample(found, kept)
     return out
 
-def _judged(queries: list[Query], slips: Slips, seed: int) -> list[list[dict]]:
+def _judged(queries: list[Query], rule: Callable, seed: int) -> list[list[dict]]:
     "A judge's verdicts on solutions of the queries."
-    rule, out = solver(slips), []
+    out = []
     for q in queries:
         question = {"role": "user", "content": solo(q)}
         candidate = rule(Request([question], seed=stable_hash(seed, q.id)))
@@ -159,11 +160,13 @@ def curriculum(
     questions: int,  # in all
     slips: Slips,
     seed: int = 0,
+    styles: tuple = ("left",),   # of the solver
 ) -> list[list]:
     "The chats of every part, in random order within each. All questions are of the split `pretrain`."
-    return [_chats_of(n, part, questions, slips, seed) for n, part in enumerate(PARTS)]
+    rule = solver(slips, styles)
+    return [_chats_of(n, part, questions, rule, seed) for n, part in enumerate(PARTS)]
 
-def _chats_of(number: int, part: dict, questions: int, slips: Slips, seed: int) -> list[list[dict]]:
+def _chats_of(number: int, part: dict, questions: int, rule: Callable, seed: int) -> list[list[dict]]:
     n = round(part["share"]*questions)
     rng = random.Random(stable_hash(seed, number))
     different = max(500, min(n, 40_000))
@@ -174,6 +177,6 @@ def _chats_of(number: int, part: dict, questions: int, slips: Slips, seed: int) 
     for task, share in part["tasks"].items():
         drawn = rng.choices(pool, k=max(1, round(share*n)))
         queries = [replace(q, id=f"{q.id}-{number}{i}") for i, q in enumerate(drawn)]
-        out += run_async(_record(task, queries, slips, seed, others=others, teams=part["teams"]))
+        out += run_async(_record(task, queries, rule, seed, others=others, teams=part["teams"]))
     rng.shuffle(out)
     return out

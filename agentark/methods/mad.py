@@ -81,11 +81,15 @@ def rebuttal(query: Query, shown: list[Call]) -> str:
         f"{answer_format(query)}"
     )
 
-_HEADING = re.compile(r"^[^\w\n]*The (?:affirmative|negative)(?: \d+)? side in round \d+:[*_]*\s*", re.M)
+_SIDE = r"the (?:affirmative|negative)(?: \d+)? side"
+_FORMS = re.compile(
+    rf"^[^\w\n]*{_SIDE} in round \d+:[*_]*\s*"                    # the heading of an argument
+    rf"|(?:^|(?<=[.!?]\s))I(?: a|')m {_SIDE}\b[^.!?\n]*[.!?\n]\s*",   # what the prompt says, repeated
+    re.I | re.M)
 
 def own_words(text: str) -> str:
-    "An argument without the heading under which others are shown it."
-    return without(_HEADING, text)
+    "An argument without the heading under which others are shown it, and without the words that give it a side."
+    return without(_FORMS, text)
 
 # %% ../../nbs/05_methods/12_mad.ipynb #41168523
 # Raw line breaks in strings are fine; numbers stay as written.

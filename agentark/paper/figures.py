@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['percents', 'accuracy_and_cost', 'accuracy_by_method', 'debate_and_controls', 'differences', 'accuracy_and_tokens',
-           'students_by_questions', 'students_by_teacher', 'training_loss', 'redraw']
+           'students_by_questions', 'students_by_teacher', 'students_by_strategy', 'training_loss', 'redraw']
 
 # %% ../../nbs/08_paper/02_figures.ipynb #439981a1
 import json
@@ -244,6 +244,41 @@ def students_by_teacher(accuracies,  # columns: student, teacher ("" for none), 
     heat(ax, values, students, columns, texts)
     ax.set(xlabel="teacher, whose debates are learnt from", ylabel="student", title=title)
     return fig
+
+# %% ../../nbs/08_paper/02_figures.ipynb #2e1a1577
+@figure
+def students_by_strategy(students,  # columns: setting, kind, metric, accuracy; a row for each student
+                         means,     # the same with ci95_low, ci95_high: the means of each kind
+                         title: str="",
+                        ):
+    "A panel for each metric and a row for each kind of student, with single students and 95 % intervals of the means."
+    plt = style()
+    kinds = list(means.kind.unique())
+    metrics = list(means.metric.unique())
+    size = (2.8 + 3.1*len(metrics), 1.3 + 0.42*len(kinds))
+    fig, [axes] = plt.subplots(1, len(metrics), figsize=size, sharey=True, squeeze=False)
+    for ax, metric in zip(axes, metrics):
+        _strategies(ax, students[students.metric == metric], means[means.metric == metric], kinds)
+        ax.set(xlabel="accuracy (%)", title=metric, ylim=(len(kinds) - 0.5, -0.5))
+        grid(ax, "x")
+    first, *_ = axes
+    first.set_yticks(range(len(kinds)), kinds)
+    first.legend(fontsize=8, frameon=False, loc="best")
+    if title: fig.suptitle(title, fontsize=11)
+    fig.tight_layout()
+    return fig
+
+def _strategies(ax, students, means, kinds: list[str]):
+    "One panel: each setting a little below the one before."
+    settings = list(means.setting.unique())
+    for i, (setting, colour) in enumerate(zip(settings, (BLUE, ORANGE, GREEN))):
+        shift = 0.22*(i - (len(settings) - 1)/2)
+        of = means[means.setting == setting]
+        each = students[students.setting == setting]
+        accuracy, intervals = percents(of)
+        dots(ax, accuracy, [kinds.index(kind) + shift for kind in of.kind], intervals, [colour], ms=5, lw=1.2)
+        ax.plot(100*each.accuracy, [kinds.index(kind) + shift for kind in each.kind], "x", color=colour, ms=4)
+        ax.plot([], [], "o", color=colour, ms=5, label=setting)
 
 # %% ../../nbs/08_paper/02_figures.ipynb #33eeddba
 @figure

@@ -1,0 +1,196 @@
+"What a student may learn: sentences that stand alone, steps that are found, a selection that survives being killed."
+import json
+import random
+import re
+import time
+from pathlib import Path
+from unittest.mock import patch
+import pytest
+from conftest import ROOT
+from agentark.core.config import error_of, run_async
+from agentark.core.records import Labelled, Query, Solution
+from agentark.core.store import Store, read_jsonl, write_jsonl
+from agentark.data.chains import add, gold_steps, operations, step_labels, steps_in, written
+from agentark.distill.selection import common, farthest_first, select_by_model
+from agentark.distill.standalone import alone, mentions
+from agentark.distill.steps import operations_in, sentences, steps_of, structure
+from agentark.distill.traces import RULES, Traces, read_traces, table3
+from agentark.engines.scheduler import Scheduler
+from agentark.engines.scripted import Scripted
+from agentark.eval.label import Label
+from agentark.methods.infer import Infer
+
+# ---- sentences
+
+SENTENCES = list(read_jsonl(ROOT/"tests"/"data"/"mentions.jsonl"))
+
+def test_the_table_has_both_sides():
+    said = [r["mentions"] for r in SENTENCES]
+    assert min(said.count(True), said.count(False)) > 200
+
+@pytest.mark.parametrize("wanted", [True, False], ids=["mentions", "false alarms"])
+def test_sentences(wanted):
+    wrong = [r["text"] for r in SENTENCES if r["mentions"] is wanted and bool(mentions(r["text"])) is not wanted]
+    assert wrong == []
+
+def test_a_question_lends_its_words():
+    chemistry = "The first solution holds 30% acid and the second 50%. How much acid do both solutions give?"
+    assert mentions("Both solutions give 4 liters.")
+    assert not mentions("Both solutions give 4 liters.", chemistry)
+    assert mentions("I agree with the others.", chemistry)
+
+# ---- real texts (with AGENTARK_DATA)
+
+@pytest.fixture
+def solved(gsm8k) -> list[dict]:
+    "GSM8K's questions with their worked solutions."
+    return list(read_jsonl(Path(gsm8k)/"gsm8k"/"test.jsonl"))
+
+def test_people_who_solve_alone_raise_no_alarm(solved):
+    said = [(s.text, r["question"]) for r in solved for s in sentences(r["answer"])]
+    alarms = [text for text, question in said if mentions(text, question)]
+    assert len(alarms) < len(said)/1000, alarms
+
+def test_noted_calculations_are_found_in_the_prose(solved):
+    "95 % of the calculator's notes, and of what is found 1 % at most is read as wrong."
+    noted = found = wrong = operations = 0
+    for r in solved:
+        notes = structure("\n".join(re.findall(r"<<(.*?)>>", r["answer"])))
+        prose = re.sub(r"<<.*?>>", "", r["answer"])
+        noted += len(notes)
+        found += len({*notes} & {*structure(prose)})
+        operations += len(operations_in(prose))
+        wrong += sum(not o.is_true for o in operations_in(prose))
+    assert found/noted > 0.95
+    assert wrong/operations < 0.01
+
+def test_steps_cover_their_text(solved):
+    for r in solved[:300]:
+        for by in ("auto", "blank", "lines", "sentences"):
+            assert "".join(s.text for s in steps_of(r["answer"], by)) == r["answer"]
+
+ODD = ["", "\n\n", "$", "\\frac{1}{", "((((", "1/0 = 2", "9^9^9^9 = 1", "= = =", "٣ + ٤ = ٧", "<think>", "1"*5000]
+
+LOOPS = ["all of the ", "I still ", "12 + ", "1 = ", "\\frac{", "(", "\n ", "x:\n", "$ "]   # of models in a loop
+ODD += [x*2000 for x in LOOPS]
+
+@pytest.mark.parametrize("text", ODD, ids=range(len(ODD)))
+def test_nothing_breaks_the_reader(text):
+    start = time.perf_counter()
+    assert "".join(s.text for s in steps_of(text)) == text
+    structure(text)
+    alone(text, Query("?", "1"))
+    assert time.perf_counter() - start < 10   # and not minutes
+
+# ---- choosing
+
+def routes(expression: str, rng: random.Random) -> list[str]:
+    "Solutions of a chain by different orders of its operations, each written in two ways."
+    first, ops = operations(expression)
+    texts = []
+    for order in (ops, ops[::-1]):
+        left, steps = first, []
+        for sign, right in order:
+            value = add(left, sign, right)
+            steps.append((left, sign, right, value))
+            left = value
+        texts += [written(steps), "So " + written(steps).replace("\n", ", then ") + " is the answer."]
+    rng.shuffle(texts)
+    return texts
+
+def reads_chains(request) -> str:
+    "A model that names the candidate whose steps differ most from the chosen ones."
+    blocks = re.findall(r"(CHOSEN|CANDIDATE) (\w+)\n(.*?)(?=\n\n|\Z)", request.messages[-1]["content"], re.S)
+    chosen = [steps_in(text) for what, _, text in blocks if what == "CHOSEN"]
+    far = {}
+    for what, letter, text in blocks:
+        steps = steps_in(text)
+        if what == "CANDIDATE": far[letter] = min(1 - common(steps, c)/max(len(steps), len(c)) for c in chosen)
+    letter = max(far, key=far.get)
+    return letter if far[letter] > 0 else "none"
+
+def test_model_and_rule_choose_alike():
+    rng = random.Random(0)
+    for _ in range(50):
+        scheduler = Scheduler(Scripted(default=reads_chains))
+        expression = f"{rng.randint(20, 50)} + {rng.randint(1, 9)} - {rng.randint(10, 15)} + {rng.randint(16, 19)}"
+        texts = routes(expression, rng)
+        by_rule, alike = farthest_first(texts, 3, [False]*4)
+        assert len(by_rule) == len(alike) == 2
+        asked = Query(expression, "1"), texts, 3, [False]*4, scheduler.submit, scheduler.engine
+        by_model, _ = run_async(select_by_model(*asked))
+        assert by_model == by_rule, texts
+
+# ---- the stage
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory) -> str:
+    "Labelled debates of the laboratory model."
+    folder = tmp_path_factory.mktemp("debates")
+    task = dict(model_temperature=0.8, model_max_tokens=96, max_samples=24, split="train")
+    run = Infer("llm_debate", "chains", "lab-m", **task, output_path=str(folder/"debate_infer.jsonl")).run()
+    return str(Label(str(run)).run())
+
+def test_every_solution_is_accounted_for(labelled, tmp_path):
+    path = Traces(labelled, output_path=str(tmp_path/"traces.jsonl")).run()
+    meta = json.loads((tmp_path/"traces.meta.json").read_text())
+    assert meta["correct"] == sum(meta["removed"].values()) + meta["traces"]
+    row, = table3(path).to_dict("records")
+    assert row["right"] - sum(row[rule] for rule in RULES) == row["traces"]
+    assert row["corrective"] == sum(t.corrective for t in read_traces(path))/row["traces"]
+    records = {r["id"]: Labelled.from_dict(r) for r in read_jsonl(labelled)}
+    for t in read_traces(path):
+        text = t.completion[0]["content"]
+        assert not any(mentions(s.text) for s in sentences(text))
+        assert structure(text) == t.structure != []
+        expression = re.search(r"What is (.+)\?", records[t.query_id].query)[1]
+        assert len(step_labels(expression, text)) == len(gold_steps(expression))
+
+def test_wrong_steps_are_dropped(labelled, tmp_path):
+    record = Labelled.from_dict(next(read_jsonl(labelled)))
+    expression = re.search(r"What is (.+)\?", record.query)[1]
+    first, *rest = gold_steps(expression)
+    left, sign, right, value = first
+    slipped = written([(left, sign, right, value + 1), *rest])
+    record.solutions = [Solution(1, written([first, *rest]), True, "0"), Solution(2, slipped, True, "1")]
+    path = str(write_jsonl(tmp_path/"labeled.jsonl", [record.to_dict()]))
+    for wrong_steps, n in (("keep", 2), ("drop", 1)):
+        out = Traces(path, wrong_steps=wrong_steps, output_path=str(tmp_path/f"{wrong_steps}.jsonl")).run()
+        assert len(read_traces(out)) == n
+
+class Killed(BaseException): pass
+
+def test_killed_and_resumed_asks_for_the_rest(labelled, tmp_path):
+    "Killed after five questions, the models are asked for the others, and the file is the same to the byte."
+    records = [Labelled.from_dict(r) for r in read_jsonl(labelled)]
+    for r in records:   # every question has two routes to choose from
+        texts = routes(r.query[8:-1], random.Random(1))
+        r.solutions += [Solution(90 + i, t, True, f"extra {i}", round=1) for i, t in enumerate(texts)]
+    path = str(write_jsonl(tmp_path/"routes_labeled.jsonl", [r.to_dict() for r in records]))
+    script = Scripted(default=reads_chains)
+    append = Store.append
+    def appends(store, record):
+        append(store, record)
+        if len(store.done) == 5: raise Killed("killed")
+    def run(name):
+        script.batches.clear()
+        stage = Traces(path, selector="scripted", max_live=2, output_path=str(tmp_path/f"{name}.jsonl"))
+        with patch.object(Traces, "open_engine", lambda self, name: script): return stage.run()
+    whole = run("whole").read_bytes()
+    asked = sum(script.batches)
+    with patch.object(Store, "append", appends): error_of(run, "killed", kind=Killed)
+    assert not (tmp_path/"killed.jsonl").exists()
+    assert run("killed").read_bytes() == whole
+    assert 0 < sum(script.batches) < asked
+    by_rule = Traces(path, output_path=str(tmp_path/"rule.jsonl")).run()
+    assert by_rule.read_bytes() == whole
+
+def test_a_real_model_selects(labelled, tmp_path):
+    "A model that was not made for it keeps to the choices; whatever it says, the traces are right and differ."
+    records = [Labelled.from_dict(r) for r, _ in zip(read_jsonl(labelled), range(4))]
+    for r in records:
+        texts = routes(r.query[8:-1], random.Random(r.id))
+        r.solutions = [Solution(i, t, True, str(i)) for i, t in enumerate(texts, 1)]
+    path = str(write_jsonl(tmp_path/"few_labeled.jsonl", [r.to_dict() for r in records]))
+    out = Traces(path, selector="tiny-random", k=2, output_path=str(tmp_path/"few.jsonl")).run()
+    assert {t.query_id for t in read_traces(out)} == {r.id for r in records}
