@@ -14,11 +14,11 @@ import typing
 from collections import deque
 from ..bench.speed import Bench
 from ..core.config import AgentArkError, Stage, as_type, read_yaml, unknown
+from ..distill.label_steps import LabelBoth, Steps
 from ..distill.sft import Sft
 from ..distill.traces import Traces
 from ..engines.modal import Modal
 from ..eval.evaluate import Eval
-from ..eval.label import Label
 from ..grading.answers import Grade
 from ..methods.infer import Infer
 from ..methods.team import OptimizeTeam
@@ -29,7 +29,8 @@ from .pipeline import Run
 STAGES = {
     "infer": Infer,
     "team": OptimizeTeam,
-    "label": Label,
+    "label": LabelBoth,
+    "steps": Steps,
     "traces": Traces,
     "sft": Sft,
     "eval": Eval,
