@@ -80,6 +80,7 @@ def every(n: int, f: Callable):
             if state.global_step % n == 0: f()
     return Every()
 
+# %% ../../nbs/10_bench/01_training.ipynb #f7fffe25
 def bare(model: str, traces: Path, out: Path, steps: int, batch_size: int, stride: int) -> Callable:
     "A side: the script that one would write."
     def side(hand_over):
