@@ -48,6 +48,7 @@ class StepCollator:
         labels = [float("nan") if label is None else label for row in rows for label in row["labels"]]
         batch = self._texts(rows) if "features" not in rows[0] else self._features(rows)
         return batch | {
+            "names": [row["id"] for row in rows],
             "rows": torch.arange(len(rows)).repeat_interleave(sizes),
             "places": torch.cat([torch.tensor(row["ends"]) for row in rows]),
             "steps": torch.cat([torch.arange(size) for size in sizes.tolist()]),
