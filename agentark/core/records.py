@@ -161,11 +161,19 @@ class Solution:
     judged_by: str | None = None   # whose word the verdict is: `rule`, or the name of the judge
     rule: bool | None = None       # what the rule says; None: there is none
     judge: bool | None = None      # what the judge says; None: not asked
+    steps: list[str] | None = None # what its text is made of, without what it says about others; None: not split
+    step_labels: list[float | None] | None = None  # 1: right, 0: wrong, between: how likely right; None: not known
+    steps_by: str | None = None    # whose word these are: `consensus`, `rollouts`, ...
 
     @property
     def how(self) -> str | None:
         "Was it decided by `rule` or by `judge`?"
         return self.judged_by if self.judged_by in (None, "rule") else "judge"
+
+    def to_dict(self) -> dict:
+        "A JSON-ready dictionary; what is said of steps appears only when there are some."
+        d = {**vars(self), "how": self.how}
+        return d if self.steps else {k: v for k, v in d.items() if "steps" not in k and k != "step_labels"}
 
     @classmethod
     def from_dict(cls, d: dict) -> "Solution":
@@ -185,7 +193,7 @@ class Labelled(Trajectory):
 
     def to_dict(self) -> dict:
         "A JSON-ready dictionary in the specification's format, with all of the trajectory."
-        solutions = [{**vars(s), "how": s.how} for s in self.solutions]
+        solutions = [s.to_dict() for s in self.solutions]
         return {**super().to_dict(), "solutions": solutions, "labels": self.labels}
 
     @classmethod

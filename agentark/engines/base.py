@@ -91,7 +91,13 @@ def open_tokenizer(path: str, apply_chat_template: bool=True):
     return tokenizer
 
 def chat_ids(tokenizer, messages: list[dict]) -> list[int]:
-    "Token ids of a chat, ready for the reply; of its plain text if the tokenizer has no chat template."
+    """Token ids of a chat, ready for the reply, or for the rest of it where the last message is the assistant's.
+
+    Those of its plain text if the tokenizer has no chat template.
+    """
+    *asked, last = messages
+    if last["role"] == "assistant":
+        return chat_ids(tokenizer, asked) + tokenizer(last["content"], add_special_tokens=False).input_ids
     if tokenizer.chat_template:
         return tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
     text = "\n\n".join(m["content"] for m in messages)

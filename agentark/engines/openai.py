@@ -74,6 +74,8 @@ def arguments(request: Request, send_seed: bool = True) -> dict:
     if s.stop: asked["stop"] = list(s.stop)
     if send_seed and s.temperature: asked["seed"] = request.seed
     if s.choices: asked["extra_body"] = {"structured_outputs": {"choice": list(s.choices)}}   # vLLM
+    begun = bool(request.messages) and request.messages[-1]["role"] == "assistant"
+    if begun: asked["extra_body"] = {"continue_final_message": True, "add_generation_prompt": False}   # vLLM
     return asked
 
 # %% ../../nbs/04_engines/06_openai.ipynb #82be2c24
