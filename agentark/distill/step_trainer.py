@@ -182,8 +182,8 @@ def by_length(lengths: list[int], tokens: int = 8192) -> list[list[int]]:
     return made if lengths else []
 
 def step_batch(rows: list[dict], places: list[int], device) -> dict:
-    "These rows of `encode_example`, or of `encode_steps`, as a batch on a device."
-    given = [{"labels": [None]*len(rows[i]["ends"]), "question": "", "id": "", **rows[i]} for i in places]
+    "These rows of `encode_example`, or others with `ids` and `ends`, as a batch on a device."
+    given = [{"labels": [None]*len(rows[i]["ends"]), "question": "", "name": "", **rows[i]} for i in places]
     return {k: v.to(device) if torch.is_tensor(v) else v for k, v in StepCollator(0)(given).items()}
 
 @torch.no_grad()
