@@ -9,22 +9,27 @@ __all__ = ['How', 'first_errors', 'first_error_f1', 'best_threshold', 'auc', 'pa
 # %% ../../nbs/07_distill/13_prm_eval.ipynb #833f4216
 import math
 from collections import defaultdict
-from typing import Literal
+from collections.abc import Sequence
+from itertools import product
+from typing import Literal, get_args
 from ..core.config import unknown
 
 How = Literal["min", "prod", "last", "mean"]
 
 # %% ../../nbs/07_distill/13_prm_eval.ipynb #4ffe48eb
 def first_errors(
-    scores: list[list[float | None]],   # or labels; None is passed over
+    scores: Sequence[Sequence[float | None]],   # or labels; None is passed over
     threshold: float = 0.5,             # a step is wrong below it
 ) -> list[int]:
     "The place of the first wrong step of each solution, from 0; -1: none."
-    return [next((i for i, s in enumerate(x) if s is not None and s < threshold), -1) for x in scores]
+    return [_first(x, threshold) for x in scores]
+
+def _first(scores: Sequence[float | None], threshold: float) -> int:
+    return next((i for i, s in enumerate(scores) if s is not None and s < threshold), -1)
 
 def first_error_f1(
     scores: list[list[float]],
-    labels: list[list[float | None]],
+    labels: Sequence[Sequence[float | None]],
     threshold: float = 0.5,
 ) -> dict[str, float]:
     "`f1`, and the accuracies that it is the harmonic mean of: on solutions with a `wrong` step, and on `right` ones."
@@ -45,14 +50,14 @@ def best_threshold(scores: list[list[float]], labels: list[list[float | None]]) 
 # %% ../../nbs/07_distill/13_prm_eval.ipynb #0c64e51f
 def auc(
     scores: list[list[float]],
-    labels: list[list[float | None]],
+    labels: Sequence[Sequence[float | None]],
     up_to_first: bool = False,   # leave out what comes after the first wrong step
 ) -> float:
     "Area under the ROC curve; NaN where all labels are alike."
     from scipy.stats import rankdata
     if up_to_first: labels = [x[:i + 1] if i >= 0 else x for x, i in zip(labels, first_errors(labels))]
     pairs = [pair for s, x in zip(scores, labels) for pair in zip(s, x) if pair[1] is not None]
-    right = [label > 0.5 for _, label in pairs]
+    right = [label is not None and label > 0.5 for _, label in pairs]
     n_right, n_wrong = sum(right), len(pairs) - sum(right)
     if not n_right*n_wrong: return math.nan
     ranks = rankdata([s for s, _ in pairs])
@@ -65,7 +70,7 @@ def pair_accuracy(
     scores: list[list[float]],
     labels: list[list[float | None]],
 ) -> tuple[float, int]:
-    "The share of pairs `same beginning, two next steps, one right` that are ranked right (ties count half); their number."
+    "The share of pairs `same beginning, two next steps, one right` that are ranked right (ties: half); their number."
     after: defaultdict[tuple, dict[str, tuple]] = defaultdict(dict)
     for q, texts, s, marks in zip(questions, steps, scores, labels):
         for i, label in enumerate(marks):
@@ -74,7 +79,7 @@ def pair_accuracy(
     for nexts in after.values():
         right = [s for s, label in nexts.values() if label > 0.5]
         wrong = [s for s, label in nexts.values() if label < 0.5]
-        won += [(a > b) + (a == b)/2 for a in right for b in wrong]
+        won += [(a > b) + (a == b)/2 for a, b in product(right, wrong)]
     return _mean(won), len(won)
 
 # %% ../../nbs/07_distill/13_prm_eval.ipynb #575c6b7e
@@ -85,7 +90,7 @@ def aggregate(scores: list[float], how: How = "prod") -> float:
     if how == "prod": return math.prod(scores)
     if how == "last": return scores[-1]
     if how == "mean": return _mean(scores)
-    raise unknown("way to score a solution", how, ("min", "prod", "last", "mean"))
+    raise unknown("way to score a solution", how, get_args(How))
 
 def best_of_n(scores: list[list[float]], how: How = "prod") -> int:
     "Which of the solutions of a question has the best score; of equals the first."
@@ -101,7 +106,7 @@ def weighted_vote(answers: list[str | None], weights: list[float]) -> str | None
 
 # %% ../../nbs/07_distill/13_prm_eval.ipynb #b12b9306
 def where_minimum(scores: list[list[float]], labels: list[list[float | None]]) -> dict[str, float]:
-    "For solutions with a wrong step, the share whose lowest score is there, `before`, `after`, or at the `answer` (the last step)."
+    "Where the lowest score of wrong solutions is, as shares: the first `error`, `before`, `after`; `answer`: the last step"
     found = dict.fromkeys(("error", "before", "after", "answer"), 0)
     errors = first_errors(labels)
     for s, error in zip(scores, errors):
@@ -151,12 +156,12 @@ def choice_metrics(
     right: list[list[bool]],             # which of them have the right answer
     answers: list[list[str | None]],     # their answers, in one spelling
 ) -> dict[str, float]:
-    "What the scores are worth when one of n has to be chosen, beside a single one, the majority, and the best possible."
-    found = {"single": _mean([_mean(x) for x in right]), "pass": _mean([any(x) for x in right])}
+    "What the scores are worth when one of n is chosen, beside a single one, the majority, and the best possible."
+    found = {"single": _mean([*map(_mean, right)]), "pass": _mean([*map(any, right)])}
     found["majority"] = _voted(answers, right, [[1.0]*len(x) for x in answers])
-    for how in ("min", "prod", "last", "mean"):
+    for how in get_args(How):
         found[f"best_{how}"] = _mean([x[best_of_n(s, how)] for s, x in zip(scores, right)])
-    for how in ("min", "prod"):
+    for how in get_args(How)[:2]:
         weights = [[aggregate(s, how) for s in group] for group in scores]
         found[f"vote_{how}"] = _voted(answers, right, weights)
     return found

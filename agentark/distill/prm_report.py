@@ -9,11 +9,12 @@ __all__ = ['Scores', 'Confidence', 'caught', 'beginnings', 'truncation', 'report
 import random
 from typing import Protocol
 from ..core.records import Labelled
-from .prm_eval import aggregate, choice_metrics, first_errors, step_metrics
 from .prm import encode_any
+from .prm_eval import How, aggregate, choice_metrics, first_errors, step_metrics
 from .step_examples import MISTAKES, all_right, with_mistake
 from .step_labels import StepExample, step_examples
 from ..engines.models import quietly, resolve
+
 
 class Scores(Protocol):
     "Whatever scores the steps of solutions: a `Scorer`, or a `Confidence`."
@@ -33,7 +34,7 @@ class Confidence:
         self.model.to("cuda" if torch.cuda.is_available() else "cpu")
         self.tokenizer = AutoTokenizer.from_pretrained(path)
 
-    def score(self, prompts: list[list[dict]], completions: list[str | list[str]], tokens: int = 4096) -> list[list[float]]:
+    def score(self, prompts: list[list[dict]], completions: list, tokens: int = 4096) -> list[list[float]]:
         "The probability of every step of every solution."
         import torch
         from agentark.distill.step_trainer import by_length, step_batch
@@ -41,8 +42,8 @@ class Confidence:
         found: list[list[float]] = [[] for _ in rows]
         for places in by_length([len(row["ids"]) for row in rows], tokens):
             batch = step_batch(rows, places, self.model.device)
-            ids = batch["input_ids"]
-            with torch.no_grad(): logits = self.model(ids, attention_mask=batch["attention_mask"], use_cache=False).logits
+            ids, mask = batch["input_ids"], batch["attention_mask"]
+            with torch.no_grad(): logits = self.model(ids, attention_mask=mask, use_cache=False).logits
             log_p = logits[:, :-1].log_softmax(-1).gather(2, ids[:, 1:, None])[..., 0]    # (B, L - 1), of ids[:, 1:]
             for place, of in zip(places, log_p.cpu()): found[place] = _by_step(of, rows[place])
         return found
@@ -61,9 +62,13 @@ def caught(scorer: Scores, examples: list[StepExample], threshold: float = 0.5, 
         made = [with_mistake(x, kind, rng, _of_another(right, x, rng)) for x in right]
         texts = [x for x in made if x is not None]
         scores = scorer.score([x.prompt for x in texts], [x.steps for x in texts])
-        flagged = [i >= 0 for i in first_errors([*scores], threshold)]
-        found[kind] = sum(flagged)/len(flagged) if flagged else float("nan")
+        found[kind] = _flagged(scores, threshold)
     return found
+
+def _flagged(scores: list[list[float]], threshold: float) -> float:
+    "The share of solutions with a step below the threshold; NaN of none."
+    found = [i >= 0 for i in first_errors(scores, threshold)]
+    return sum(found)/len(found) if found else float("nan")
 
 def _of_another(examples: list[StepExample], x: StepExample, rng: random.Random) -> list[str]:
     "The steps of a solution of another question."
@@ -71,11 +76,11 @@ def _of_another(examples: list[StepExample], x: StepExample, rng: random.Random)
     return next((other.steps for other in others if other.query_id != x.query_id), x.steps)
 
 def beginnings(steps: list[str]) -> list[list[str]]:
-    "A solution stopped after each step but the last two: all but the last may be whole, but for the answer's repetition."
+    "A solution stopped after each step but the last two; without the last it may be whole but for its answer."
     return [[*steps[:k - 1], steps[k - 1].rstrip()] for k in range(1, len(steps) - 1)]
 
-def truncation(scorer: Scores, examples: list[StepExample], how: str = "min") -> float:
-    "The share of right solutions, of three steps and more, that score above each of their beginnings; by min, prod, ..."
+def truncation(scorer: Scores, examples: list[StepExample], how: How = "min") -> float:
+    "The share of right solutions, of three steps and more, that score above each of their beginnings."
     right = [x for x in examples if all_right(x) and len(x.steps) > 2]
     texts, owners = [], []
     for i, x in enumerate(right):
@@ -101,19 +106,20 @@ def report(
     labels = [x.labels for x in examples]
     row = step_metrics([x.query_id for x in examples], [x.steps for x in examples], scores, labels, threshold)
     hidden = [s for s, x in zip(scores, examples) if x.is_correct and 0 in x.labels]
-    flagged = [i >= 0 for i in first_errors([*hidden], threshold)]
-    row |= {"hidden": len(hidden), "hidden_caught": sum(flagged)/len(flagged) if flagged else float("nan")}
+    row |= {"hidden": len(hidden), "hidden_caught": _flagged(hidden, threshold)}
     row |= _choices(records, {(x.query_id, "".join(x.steps)): s for x, s in zip(examples, scores)})
     row |= {f"caught_{kind}": share for kind, share in caught(scorer, examples, threshold).items()}
-    return row | {f"truncation_{how}": truncation(scorer, examples, how) for how in ("min", "prod")}
+    row |= {"truncation_min": truncation(scorer, examples, "min")}
+    return row | {"truncation_prod": truncation(scorer, examples, "prod")}
 
 def _choices(records: list[Labelled], known: dict[tuple, list[float]]) -> dict[str, float]:
     "`choice_metrics` of questions whose solutions have been scored."
     scores, right, answers = [], [], []
     for r in records:
-        said = [s for s in r.solutions if s.steps and (r.id, "".join(s.steps)) in known]
+        keys = [(r.id, "".join(s.steps or [])) for s in r.solutions]
+        said = [s for s, key in zip(r.solutions, keys) if key in known]
         if not said: continue
-        scores.append([known[r.id, "".join(s.steps)] for s in said])
+        scores.append([known[key] for key in keys if key in known])
         right.append([bool(s.is_correct) for s in said])
         answers.append([s.answer for s in said])
     return choice_metrics(scores, right, answers)

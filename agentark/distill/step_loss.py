@@ -54,7 +54,7 @@ class StepCollator:
 
 # %% ../../nbs/07_distill/12_step_loss.ipynb #bd6da02e
 def p_right(logits: torch.Tensor) -> torch.Tensor:
-    "The probability `(S,)` that a step is right: the paper's $\\sigma(R)$, R being the difference of the outputs `(S, 2)`."
+    "The probability `(S,)` that a step is right, the paper's sigma(R): R is the difference of the outputs `(S, 2)`."
     return (logits[:, 1] - logits[:, 0]).sigmoid()
 
 def cross_entropy(
@@ -112,7 +112,7 @@ def step_loss(
     kind: str = "any",           # of negatives: any, place or hard
     most: int | None = None,
 ) -> torch.Tensor:
-    "The mean cross-entropy of labelled steps, the mean contrastive loss of positives, or the first + `weight` x the second."
+    "The mean cross-entropy of labelled steps, the mean contrastive loss of positives, or the sum, the second weighted."
     n_labelled, n_positive = total.clamp(min=1)
     ce = cross_entropy(logits, batch["step_labels"]).sum()/n_labelled
     if loss == "ce": return ce

@@ -14,6 +14,7 @@ import typing
 from collections import deque
 from ..bench.speed import Bench
 from ..core.config import AgentArkError, Stage, as_type, read_yaml, unknown
+from ..distill.prm import Prm
 from ..distill.sft import Sft
 from ..distill.traces import Traces
 from ..engines.modal import Modal
@@ -32,6 +33,7 @@ STAGES = {
     "label": Label,
     "traces": Traces,
     "sft": Sft,
+    "prm": Prm,
     "eval": Eval,
     "run": Run,
     "grade": Grade,
