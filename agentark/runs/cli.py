@@ -15,6 +15,7 @@ from collections import deque
 from ..bench.speed import Bench
 from ..core.config import AgentArkError, Stage, as_type, read_yaml, unknown
 from ..distill.label_steps import LabelBoth, Steps
+from ..distill.prm import Prm
 from ..distill.sft import Sft
 from ..distill.traces import Traces
 from ..engines.modal import Modal
@@ -33,6 +34,7 @@ STAGES = {
     "steps": Steps,
     "traces": Traces,
     "sft": Sft,
+    "prm": Prm,
     "eval": Eval,
     "run": Run,
     "grade": Grade,
