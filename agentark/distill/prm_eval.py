@@ -106,7 +106,7 @@ def weighted_vote(answers: list[str | None], weights: list[float]) -> str | None
 
 # %% ../../nbs/07_distill/15_prm_eval.ipynb #b12b9306
 def where_minimum(scores: list[list[float]], labels: list[list[float | None]]) -> dict[str, float]:
-    "Where the lowest score of wrong solutions is, as shares: the first `error`, `before`, `after`; `answer`: the last step"
+    "Where wrong solutions have their lowest score, as shares: first `error`, `before`, `after`; `answer`: last step."
     found = dict.fromkeys(("error", "before", "after", "answer"), 0)
     errors = first_errors(labels)
     for s, error in zip(scores, errors):
