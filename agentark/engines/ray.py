@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import tempfile
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -44,7 +45,8 @@ _QUIET = {"log_to_driver": False, "logging_level": "ERROR"}
 def _start_here():
     "Start Ray on this machine."
     import ray
-    try: ray.init("local", include_dashboard=False, object_store_memory=128*2**20, **_QUIET)
+    short = {"_temp_dir": "/tmp/ray"} if len(tempfile.gettempdir()) > 37 else {}   # 70 more characters follow, of 107
+    try: ray.init("local", include_dashboard=False, object_store_memory=128*2**20, **short, **_QUIET)
     except Exception as e:
         raise AgentArkError(f"Ray does not start on this machine: {' '.join(str(e).split())[:300]}") from None
 
