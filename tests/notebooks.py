@@ -204,7 +204,8 @@ def main():
     args = parser.parse_args()
     failed = False
     for path in [p.resolve() for p in args.paths] or notebooks():
-        with tempfile.TemporaryDirectory() as folder: ran = run(path, flags(), folder)
+        run_flags = flags() if args.check else [*flags(), "measured"]
+        with tempfile.TemporaryDirectory() as folder: ran = run(path, run_flags, folder)
         found = [] if ran.error else differences(path, ran)
         changed = not args.check and not ran.error and store(path, ran)
         print(path.relative_to(ROOT), "stored"*changed, flush=True)
