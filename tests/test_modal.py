@@ -199,6 +199,7 @@ def test_without_network(agentark_process, modal):
     assert_one_line(done, said)
     assert done.stderr.endswith(said)
 
+@pytest.mark.slow
 def test_inference_by_an_injected_address(served, tmp_path, monkeypatch):
     monkeypatch.setenv("VLLM_API_KEY", KEY)
     monkeypatch.setattr(modal_engine, "deployed_url", lambda model: served.url)

@@ -22,7 +22,8 @@ STUDIES = {
 SLOW = """
     config sandbox chains models transformers openai modal cache serving self_consistency dylan_humaneval macnet_srdd
     evomac chatdev mapcoder infer text_metrics evaluate training students weights validation sft figures
-    steps step_trainer prm prm_report pretraining_data pretrain soak speed grader pipeline study compare methods
+    steps spans label_steps step_loss step_trainer prm prm_report solver pretraining_data pretrain soak speed grader
+    pipeline study compare methods add_a_dataset
 """.split()   # more than two or three seconds
 
 def files_below(root: Path) -> set[Path]:
