@@ -160,37 +160,16 @@ OPTIMIZERS = ("muon", "adamw")
 def muon(model, lr: float, weight_decay: float):
     "Muon (Jordan et al. 2024) for a model's weight matrices and AdamW for the rest, as one optimizer."
     import torch
+    from agentark.distill.step_trainer import Together
     named = list(model.named_parameters())
     matrices = [p for name, p in named if _is_matrix(name, p)]
     others = [p for name, p in named if not _is_matrix(name, p)]
-    return _together(
+    return Together(
         muon_of_matrices(matrices, lr, weight_decay),
         torch.optim.AdamW(others, lr=lr, weight_decay=0),
     )
 
 def _is_matrix(name: str, p) -> bool: return p.ndim == 2 and "embed" not in name
-
-def _together(*optimizers):
-    import torch
-    class Together(torch.optim.Optimizer):
-        def __init__(self):
-            self.optimizers = optimizers
-            super().__init__(self._groups(), {})
-            self.param_groups = self._groups()   # theirs, not copies: a scheduler changes their learning rates
-
-        def _groups(self):
-            groups = [o.param_groups for o in self.optimizers]
-            return list(itertools.chain.from_iterable(groups))
-
-        def step(self, closure=None):
-            for o in self.optimizers: o.step()
-
-        def state_dict(self): return {"both": [o.state_dict() for o in self.optimizers]}
-
-        def load_state_dict(self, state):
-            for o, s in zip(self.optimizers, state["both"]): o.load_state_dict(s)
-            self.param_groups = self._groups()
-    return Together()
 
 # %% ../../nbs/09_lab/02_pretrain.ipynb #a2c47673
 @dataclass
