@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal, get_args
-from ..core.config import AgentArkError, neutral, progress, run_async, unknown
+from ..core.config import AgentArkError, neutral, run_async, unknown
 from ..core.records import Labelled, Usage, stable_hash
 from ..core.store import Store, read_jsonl, write_jsonl, write_manifest
 from .given import given
@@ -32,7 +32,7 @@ from .steps import By, steps_of
 from ..engines.base import Engine, EngineError, Sampling
 from ..engines.models import default_max_tokens
 from ..engines.scheduler import Scheduler
-from ..engines.serving import Serving
+from ..engines.serving import Serving, model_failed, store_all
 from ..eval.label import Label
 
 # %% ../../nbs/07_distill/12_label_steps.ipynb #e1f96c01
@@ -74,7 +74,7 @@ class Steps(Serving):
             found = summary(_in_order(path, list(records)))
             store.close(**found, failed=len(failed), **vars(used))
         _report(found, used, path)
-        if failed: raise _model_failed(failed)
+        if failed: raise model_failed("model", failed)
         return path
 
 # %% ../../nbs/07_distill/12_label_steps.ipynb #46da6d6b
@@ -194,22 +194,12 @@ def labelling(stage: Steps):
         return scheduler.run(records, one)
     return answers
 
-async def _label_all(stage: Steps, todo: list[Labelled], scheduler, store: Store) -> list[str]:
-    "Label and store; the errors of questions on which the model failed."
-    failed = []
-    with progress(total=len(todo), desc="steps", unit=" questions") as bar:
-        async for r in scheduler.distribute(todo, labelling(stage)):
-            if isinstance(r, str): failed.append(r)
-            else: store.append(r)
-            bar.update()
-    return failed
-
 def _label(stage: Steps, todo: list[Labelled], store: Store) -> tuple[list[str], Usage]:
     "Label what is not in the store; the model's failures, and what it cost."
     if todo and stage.model and "rollouts" in stage.steps:
         scheduler = stage.open_scheduler([stage.model], stage.max_live)
     else: scheduler = Scheduler(Engine(), stage.max_live)     # the base engine: nobody asks it
-    try: failed = run_async(_label_all(stage, todo, scheduler, store))
+    try: failed = run_async(store_all(todo, labelling(stage), scheduler, store, "steps"))
     finally: scheduler.close()
     return failed, scheduler.usage
 
@@ -221,12 +211,6 @@ def _convert(stage: Steps, path: Path) -> Path:
     write_manifest(path, stage.identity(), status="finished", **found)
     _report(found, Usage(), path)
     return path
-
-def _model_failed(errors: list[str]) -> AgentArkError:
-    return AgentArkError(
-        f"the model failed on {len(errors)} questions, the first with {errors[0]}; "
-        "the others are saved, and the same command tries these again"
-    )
 
 # %% ../../nbs/07_distill/12_label_steps.ipynb #e894aeb9
 def summary(records: list[Labelled]) -> dict:

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
-from ..core.config import AgentArkError, neutral, progress, run_async
+from ..core.config import AgentArkError, neutral, run_async
 from ..core.records import Labelled, Solution, Trace, stable_hash
 from ..core.store import Store, manifest_path, read_jsonl, write_jsonl, write_manifest
 from agentark.distill.selection import (
@@ -29,7 +29,7 @@ from agentark.distill.selection import (
 from .standalone import FAULTS, KINDS, alone, rewritten
 from .steps import structure
 from ..engines.base import EngineError
-from ..engines.serving import Serving
+from ..engines.serving import Serving, model_failed, store_all
 
 # %% ../../nbs/07_distill/05_traces.ipynb #5218260c
 @dataclass
@@ -212,16 +212,6 @@ def asking(stage: Traces):
         return scheduler.run(records, one)
     return answers
 
-async def _ask_all(stage: Traces, todo: list[Labelled], scheduler, store: Store) -> list[str]:
-    "Choose and store; the errors of questions on which a model failed."
-    failed = []
-    with progress(total=len(todo), desc="traces", unit=" questions") as bar:
-        async for r in scheduler.distribute(todo, asking(stage)):
-            if isinstance(r, str): failed.append(r)
-            else: store.append(r)
-            bar.update()
-    return failed
-
 # %% ../../nbs/07_distill/05_traces.ipynb #77874a66
 def _by_models(stage: Traces, path: Path) -> Iterator[tuple[list[Trace], Counter]]:
     "What is chosen of each question, where models are asked; those that a killed run has asked are not asked again."
@@ -235,11 +225,11 @@ def _by_models(stage: Traces, path: Path) -> Iterator[tuple[list[Trace], Counter
         if todo:
             models = [name for name in (stage.rewriter, stage.selector) if name]
             scheduler = stage.open_scheduler(models, stage.max_live)
-            try: failed = run_async(_ask_all(stage, todo, scheduler, store))
+            try: failed = run_async(store_all(todo, asking(stage), scheduler, store, "traces"))
             finally: scheduler.close()
             used = vars(scheduler.usage)
         store.close(failed=len(failed), **used)
-    if failed: raise _model_failed(failed)
+    if failed: raise model_failed("rewriter or selector", failed)
     chosen = {r["id"]: r for r in read_jsonl(asked)}
     for i in records: yield [Trace.from_dict(t) for t in chosen[i]["traces"]], Counter(chosen[i]["count"])
 
@@ -278,12 +268,6 @@ def _nothing(stage: Traces, count: Counter) -> AgentArkError:
         )
     mend = _MENDS.get(max(removed, key=removed.__getitem__), "raise --k")
     return AgentArkError(f"{none} of {count['correct']} correct final solutions ({removed}); {mend}")
-
-def _model_failed(errors: list[str]) -> AgentArkError:
-    return AgentArkError(
-        f"the rewriter or selector failed on {len(errors)} questions, the first with {errors[0]}; "
-        "the others are saved, and the same command tries these again"
-    )
 
 # %% ../../nbs/07_distill/05_traces.ipynb #f4636e7f
 def summary(count: Counter, traces: list[Trace]) -> dict:

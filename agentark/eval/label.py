@@ -14,13 +14,13 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
-from ..core.config import AgentArkError, neutral, progress, run_async
+from ..core.config import AgentArkError, neutral, run_async
 from ..core.records import Call, Labelled, Solution, Trajectory, Usage
 from ..core.store import Store, read_jsonl, write_jsonl
 from ..data.trajectories import read_trajectories
 from ..engines.base import Engine, EngineError
 from ..engines.scheduler import Scheduler
-from ..engines.serving import Serving
+from ..engines.serving import Serving, model_failed, store_all
 from .judge import agreement, in_words, judge
 from ..grading.answers import extract, is_right, normalized, readable, visible
 from ..methods.prompts import solo
@@ -236,7 +236,7 @@ class Label(Serving):
             seconds = round(time.perf_counter() - start, 1)
             store.close(seconds=seconds, **found, **vars(used))
         _report(self, found, path)
-        if failed: raise _judge_failed(failed)
+        if failed: raise model_failed("judge", failed)
         return path
 
 # %% ../../nbs/06_eval/05_label.ipynb #70919e29
@@ -278,28 +278,13 @@ def labelling(asks: set[str], always: bool):
     "What a scheduler does with trajectories: yields each labelled, or the error's text where the judge failed."
     def answers(ts, scheduler):
         async def one(t, submit):
-            if t.id not in asks: return await label(t)
-            try:
-                return await label(t, submit, scheduler.engine, always)
-            except EngineError as e:
-                return str(e)
+            if t.id not in asks: labelled = await label(t)
+            else:
+                try: labelled = await label(t, submit, scheduler.engine, always)
+                except EngineError as e: return str(e)
+            return labelled.to_dict()
         return scheduler.run(ts, one)
     return answers
-
-async def _store_all(todo: list[Trajectory], answers, scheduler, store: Store) -> list[str]:
-    "Label and store; the errors of questions on which the judge failed."
-    failed, done = [], len(store.done)
-    with progress(
-        total=len(todo) + done,
-        initial=done,
-        desc="label",
-        unit=" questions",
-    ) as bar:
-        async for r in scheduler.distribute(todo, answers):
-            if isinstance(r, str): failed.append(r)
-            else: store.append(r.to_dict())
-            bar.update()
-    return failed
 
 def _label(
     stage: Label,
@@ -316,7 +301,7 @@ def _label(
         scheduler = Scheduler(Engine(), stage.max_live)   # the base engine: nobody asks it
     answers = labelling(asks, stage.judge == "always")
     try:
-        failed = run_async(_store_all(todo, answers, scheduler, store))
+        failed = run_async(store_all(todo, answers, scheduler, store, "label"))
     finally:
         scheduler.close()
     return failed, scheduler.usage
@@ -374,10 +359,4 @@ def _nothing(path: str, left: dict[str, int]) -> AgentArkError:
     return AgentArkError(
         f"{path}: nothing to label: {failed} of {failed + no_gold} questions failed "
         f"(the same agentark infer command tries these again), {no_gold} have no readable gold answer"
-    )
-
-def _judge_failed(errors: list[str]) -> AgentArkError:
-    return AgentArkError(
-        f"the judge failed on {len(errors)} questions, the first with {errors[0]}; "
-        "the others are saved, and the same command tries these again"
     )
