@@ -42,7 +42,7 @@ class PrmOptions(Training):
     stage1_learning_rate: float | None = None  # of I; default: learning_rate
     num_train_epochs: float = 3.0        # passes over the solutions; of II where there are both
     per_device_train_batch_size: int = 32
-    per_device_eval_batch_size: int = neutral(32)
+    per_device_eval_batch_size: int = neutral(32)  # without effect: held-out solutions are scored in batches by length
     gradient_accumulation_steps: int = 1
     learning_rate: float = 1e-4          # with muon rather 2e-3
     optimizer: Literal["adamw", "muon"] = "adamw"
