@@ -4,15 +4,18 @@
 
 # %% auto #0
 __all__ = ['How', 'first_errors', 'first_error_f1', 'best_threshold', 'auc', 'pair_accuracy', 'aggregate', 'best_of_n',
-           'weighted_vote', 'where_minimum', 'calibration', 'step_metrics', 'choice_metrics']
+           'weighted_vote', 'where_minimum', 'calibration', 'Scores', 'beginnings', 'truncation', 'step_metrics',
+           'choice_metrics']
 
 # %% ../../nbs/07_distill/15_prm_eval.ipynb #833f4216
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from itertools import product
-from typing import Literal, get_args
+from itertools import chain, product
+from typing import Literal, Protocol, get_args
 from ..core.config import unknown
+from .step_examples import all_right
+from .step_labels import StepExample
 
 How = Literal["min", "prod", "last", "mean"]
 
@@ -129,6 +132,32 @@ def calibration(scores: list[list[float]], labels: list[list[float | None]], bin
         {"n": len(x), "score": _mean([s for s, _ in x]), "right": _mean([label for _, label in x])}
         for _, x in sorted(found.items())
     ]
+
+# %% ../../nbs/07_distill/15_prm_eval.ipynb #195752e4
+class Scores(Protocol):
+    "Whatever scores the steps of solutions: a reward model, or the policy's confidence."
+    threshold: float
+    def score(self, prompts: list[list[dict]], completions: list) -> list[list[float]]: ...
+
+def beginnings(steps: list[str]) -> list[list[str]]:
+    "A solution stopped after each step but the last two; without the last it may be whole but for its answer."
+    return [[*steps[:k - 1], steps[k - 1].rstrip()] for k in range(1, len(steps) - 1)]
+
+def truncation(scorer: Scores, examples: list[StepExample], how: How = "min") -> dict[str, float]:
+    """How right solutions of three steps and more score beside their beginnings; NaN where there are none.
+
+    `pairs`: the share of (solution, beginning) where the whole is above; `all`: of solutions that are above all theirs.
+    """
+    right = [x for x in examples if all_right(x) and len(x.steps) > 2]
+    texts = [[x.steps, *beginnings(x.steps)] for x in right]
+    prompts = [[x.prompt]*len(of) for x, of in zip(right, texts)]
+    scores = iter(scorer.score([*chain.from_iterable(prompts)], [*chain.from_iterable(texts)]))
+    above = []
+    for of in texts:
+        whole, *stopped = [aggregate(next(scores), how) for _ in of]
+        above.append([whole > x for x in stopped])
+    if not above: return {"pairs": math.nan, "all": math.nan}
+    return {"pairs": _mean([*chain.from_iterable(above)]), "all": _mean([*map(all, above)])}
 
 # %% ../../nbs/07_distill/15_prm_eval.ipynb #4683a865
 def step_metrics(

@@ -166,7 +166,7 @@ class StepTrainer(StagedTrainer):
         self.model_accepts_loss_kwargs = True   # the loss is divided by all that is learnt of in a step
         self.loss, self.monitored = loss or {}, monitored
         self.prm = self.tokenizer = None   # the whole model, where this one is its head
-        self.held: tuple[list, list] = ([], [])   # held-out examples, and their rows
+        self.held: list = []               # held-out examples
         self.learnt: list = []             # examples, without mistakes on purpose
 
     def _get_train_sampler(self, train_dataset=None):
