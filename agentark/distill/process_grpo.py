@@ -6,7 +6,7 @@
 __all__ = ['merged', 'all_steps', 'add_value_head', 'drop_value_head', 'token_values', 'Credit', 'ProcessGRPO', 'described',
            'shown', 'exploited', 'Alarm', 'best_checkpoint']
 
-# %% ../../nbs/07_distill/24_process_grpo.ipynb #3feafe07
+# %% ../../nbs/07_distill/24_process_grpo.ipynb #1486b481
 import dataclasses
 import json
 import time
@@ -27,7 +27,7 @@ from .training import is_main
 from .validation import accuracy
 from ..engines.base import chat_ids
 
-# %% ../../nbs/07_distill/24_process_grpo.ipynb #7b1aff28
+# %% ../../nbs/07_distill/24_process_grpo.ipynb #01069d90
 def merged(
     rows: dict,                # of a rollout: tensors whose first dimension is B, and others
     keys: list[tuple],         # of each row; equal ones are merged
@@ -53,7 +53,7 @@ def merged(
 
 def _is_rows(v, n: int) -> bool: return isinstance(v, Tensor) and v.dim() > 0 and len(v) == n
 
-# %% ../../nbs/07_distill/24_process_grpo.ipynb #e445782d
+# %% ../../nbs/07_distill/24_process_grpo.ipynb #29b97e61
 def all_steps(mine: Steps, accelerator) -> Steps:
     "The steps of all processes, in their order."
     if accelerator.num_processes == 1: return mine
@@ -62,7 +62,7 @@ def all_steps(mine: Steps, accelerator) -> Steps:
         return accelerator.gather(x)
     return Steps(*[together(getattr(mine, f.name)) for f in dataclasses.fields(mine)])
 
-# %% ../../nbs/07_distill/24_process_grpo.ipynb #eeb148bb
+# %% ../../nbs/07_distill/24_process_grpo.ipynb #9abfde46
 def add_value_head(model):
     "Give a model a `value_head`, for the hidden states that its decoder has last computed."
     size = model.config.get_text_config().hidden_size
@@ -82,7 +82,7 @@ def token_values(model, width: int) -> Tensor:
     before = model.last_hidden[:, -width - 1:-1].float()
     return model.value_head(before).squeeze(-1)
 
-# %% ../../nbs/07_distill/24_process_grpo.ipynb #92b913ee
+# %% ../../nbs/07_distill/24_process_grpo.ipynb #9ba1d6fb
 @dataclasses.dataclass
 class Credit:
     "How steps are paid: the options of `agentark.distill.credit.advantages`."
@@ -162,7 +162,8 @@ class ProcessGRPO(GRPOTrainer):
         with torch.no_grad(): out |= self._credited(out)
         self._log_rollout()
         if not self.merges: return out
-        keys = [(row["place"], *answer) for row, answer in zip(inputs, self.rollout[1])]
+        first = self.accelerator.process_index*len(inputs)
+        keys = [((first + i)//self.num_generations, *answer) for i, answer in enumerate(self.rollout[1])]
         return merged(out, keys, self.args.steps_per_generation)
 
     def _credited(self, out: dict) -> dict:
@@ -232,7 +233,8 @@ class ProcessGRPO(GRPOTrainer):
 def _outcomes(trainer: ProcessGRPO):
     "The reward function that TRL asks for: it judges the rollout, and tells what is right."
     def solved(prompts, completions, place, **_):
-        with trainer.timed("score"): trainer.judged = trainer.judge([trainer.prompts[i] for i in place], *trainer.rollout)
+        asked = [trainer.prompts[i] for i in place]
+        with trainer.timed("score"): trainer.judged = trainer.judge(asked, *trainer.rollout)
         return [None if x.outcome != x.outcome else x.outcome for x in trainer.judged]
     return solved
 
@@ -251,7 +253,7 @@ def _without_signal(found: Tensor, group: int) -> float:
     "The share of groups whose advantages are all zero."
     return (found.reshape(len(found)//group, -1) == 0).all(1).float().mean().item()
 
-# %% ../../nbs/07_distill/24_process_grpo.ipynb #faf026ec
+# %% ../../nbs/07_distill/24_process_grpo.ipynb #e8196167
 def described(judged: list[Judged], rules: Iterable[str]) -> dict[str, float]:
     "Numbers that describe a rollout."
     n = len(judged)
@@ -272,7 +274,7 @@ def shown(x: Judged, step: int) -> dict:
         outcome=x.outcome if x.outcome == x.outcome else None, guard=x.guard,
     )
 
-# %% ../../nbs/07_distill/24_process_grpo.ipynb #ef895cc9
+# %% ../../nbs/07_distill/24_process_grpo.ipynb #b2749ef5
 def exploited(
     rewards: list[float],    # of each logged step
     solved: list[float],
@@ -299,7 +301,7 @@ class Alarm(TrainerCallback):
         self.rung = state.global_step
         control.should_training_stop = True
 
-# %% ../../nbs/07_distill/24_process_grpo.ipynb #6357751c
+# %% ../../nbs/07_distill/24_process_grpo.ipynb #73e4ca1d
 def best_checkpoint(out: Path, over: int = 5) -> str | None:
     "The checkpoint before which, in the mean of `over` logged steps, most was solved; None where there is none."
     def solved(checkpoint: Path) -> float:
