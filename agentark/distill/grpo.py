@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Mode', 'Estimator', 'Baseline', 'Level', 'Form', 'Mask', 'CHOICES', 'PASSED', 'GrpoOptions', 'Grpo']
 
-# %% ../../nbs/07_distill/25_grpo.ipynb #13be1298
+# %% ../../nbs/07_distill/25_grpo.ipynb #2e5c65fc
 import json
 import warnings
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from .rollouts import Prompt, order, prompts
 from .training import Training, is_main, processes
 from ..engines.models import resolve
 
-# %% ../../nbs/07_distill/25_grpo.ipynb #d3ee1702
+# %% ../../nbs/07_distill/25_grpo.ipynb #53690617
 Mode = Literal["GATED", "PRM", "PRMVR", "VR", "ORM"]
 Estimator = Literal["rloo", "grpo", "gae"]
 Baseline = Literal["token", "step", "none"]
@@ -48,7 +48,7 @@ class GrpoOptions(Training):
     credit_temperature: float = 0.1       # of the minimum: softmax(-r/T) r
     loss_level: Level = "token"           # of the probability ratio: each token; the answer's mean; or its product,
                                           # as the paper has it; the last two pay an answer as a whole
-    mask_separators: Mask = "none"        # tokens that do not learn: last ones of steps, or (published) the end token too
+    mask_separators: Mask = "none"        # tokens that do not learn: last ones of steps; published: the end too
     normalise: bool = True                # advantages to mean 0 and deviation 1 over the tokens of a rollout
     temperature: float = 1.0              # of the answers
     n_samples_per_prompt: int = 8         # answers to a question
@@ -128,7 +128,7 @@ class Grpo(GrpoOptions):
         save_student(trainer.model, trainer.processing_class, resolve(self.pretrain), out, trainer.gathered)
         return _said(trainer, totals), totals
 
-# %% ../../nbs/07_distill/25_grpo.ipynb #e5b11a3b
+# %% ../../nbs/07_distill/25_grpo.ipynb #e3162e64
 CHOICES = {
     "reward_mode": Mode, "advantage_estimator": Estimator, "reward_baseline": Baseline | None,
     "credit": Form, "loss_level": Level, "mask_separators": Mask,
@@ -156,8 +156,8 @@ def _check(stage: GrpoOptions):
 def _check_level(stage: GrpoOptions):
     if stage.loss_level == "token": return
     if stage.reward_baseline is not None: raise AgentArkError(
-        f"--loss_level {stage.loss_level} gives all tokens of an answer one advantage, so that --reward_baseline is lost: "
-        "leave it out, or take --loss_level token"
+        f"--loss_level {stage.loss_level} gives all tokens of an answer one advantage, "
+        "so that --reward_baseline is lost: leave it out, or take --loss_level token"
     )
     if stage.advantage_estimator == "gae": raise AgentArkError(
         f"gae gives every token its advantage, and --loss_level {stage.loss_level} an answer: take --loss_level token"
@@ -176,7 +176,7 @@ def _rollout(stage: GrpoOptions) -> int: return stage.rollout_batch_size*stage.n
 
 def _train_batch(stage: GrpoOptions) -> int: return stage.train_batch_size or _rollout(stage)
 
-# %% ../../nbs/07_distill/25_grpo.ipynb #f073e2b8
+# %% ../../nbs/07_distill/25_grpo.ipynb #b8b33fc3
 def _questions(stage: GrpoOptions, scorer) -> list[Prompt]:
     "What is asked; raises `AgentArkError` where nothing is left, or nothing can be paid."
     if stage.prompt_data: found = prompts(stage.prompt_data, stage.split, stage.max_samples, stage.seed)
@@ -191,7 +191,9 @@ def _questions(stage: GrpoOptions, scorer) -> list[Prompt]:
 def _of_reward_model(about: dict, stage: GrpoOptions) -> list[Prompt]:
     if Path(about["data"]).exists(): return prompts(about["data"], max_samples=stage.max_samples)
     asked = about.get("prompt_data")
-    if not asked: raise AgentArkError(f"{about['data']}, which the reward model learnt from, is gone: give --prompt_data")
+    if not asked: raise AgentArkError(
+        f"{about['data']}, which the reward model learnt from, is gone: give --prompt_data"
+    )
     if stage.max_samples is not None: asked = asked | {"max_samples": stage.max_samples}
     return prompts(asked["dataset"], asked["split"], asked["max_samples"], asked["seed"])
 
@@ -201,8 +203,9 @@ def _left(stage: GrpoOptions, found: list[Prompt], model, tokenizer) -> list[Pro
     asked = {p.query.id: chat_ids(tokenizer, p.messages) for p in found}
     short = [p for p in found if len(asked[p.query.id]) <= stage.prompt_max_len]
     left = short
-    if stage.difficulty_samples: left = [p for p, rate in _rated(stage, short, asked, model, tokenizer)
-                                         if stage.min_pass < rate < stage.max_pass]
+    if stage.difficulty_samples:
+        rated = _rated(stage, short, asked, model, tokenizer)
+        left = [p for p, rate in rated if stage.min_pass < rate < stage.max_pass]
     if is_main() and len(left) < len(found): print(
         f"{len(left)} of {len(found)} questions: {len(found) - len(short)} too long, "
         f"{len(short) - len(left)} too easy or too hard"
@@ -224,7 +227,7 @@ def _rated(stage: GrpoOptions, of: list[Prompt], asked: dict, model, tokenizer) 
     known = {row["id"]: row["rate"] for row in read_jsonl(path)}
     return [(p, known[p.query.id]) for p in of]
 
-# %% ../../nbs/07_distill/25_grpo.ipynb #73a11bf9
+# %% ../../nbs/07_distill/25_grpo.ipynb #56576a8c
 PASSED = 0.95   # share of pairs of a right solution and a beginning of it in which the whole one scores higher
 
 def _scorer(stage: GrpoOptions):
@@ -241,7 +244,7 @@ def _scorer(stage: GrpoOptions):
     )
     return scorer
 
-# %% ../../nbs/07_distill/25_grpo.ipynb #dbc672d3
+# %% ../../nbs/07_distill/25_grpo.ipynb #68a99f6e
 def _trainer(stage: Grpo):
     from datasets import Dataset
     from agentark.distill.judged import Judge
@@ -309,14 +312,14 @@ def _forget_later(out: Path):
     step = int(checkpoint.rsplit("-", 1)[1]) if checkpoint else 0
     write_jsonl(path, [row for row in read_jsonl(path) if row["step"] <= step])
 
-# %% ../../nbs/07_distill/25_grpo.ipynb #004a17b4
+# %% ../../nbs/07_distill/25_grpo.ipynb #411119ef
 def _arguments(stage: Grpo):
     import torch
     from trl import GRPOConfig
     world = processes()[1]
     micro = stage.micro_train_batch_size
     steps = _steps_of_rollout(stage, world)
-    told = stage.arguments() | dict(save_total_limit=3, save_steps=-(-stage.save_steps//steps)*steps)
+    told = stage.arguments() | dict(save_total_limit=2, save_steps=-(-stage.save_steps//steps)*steps)
     return GRPOConfig(
         **told | _evaluations(stage, steps),
         num_train_epochs=1,               # all episodes are one list
@@ -341,11 +344,18 @@ def _arguments(stage: Grpo):
         use_vllm=stage.use_vllm is not None,
         vllm_mode=stage.use_vllm or "colocate",
         gradient_checkpointing=stage.gradient_checkpointing,
-        bf16=torch.cuda.is_available() if stage.bf16 is None else stage.bf16,
+        bf16=_half(stage),
         logging_steps=stage.logging_steps,
         logging_first_step=True,
         report_to=stage.report_to,
     )
+
+def _half(stage: Grpo) -> bool:
+    "Compute in bfloat16? Not on a CPU, where it is hundreds of times slower."
+    import torch
+    on_gpu = torch.cuda.is_available()
+    if stage.bf16 and not on_gpu: warnings.warn("--bf16 is for GPUs: left out", stacklevel=2)
+    return on_gpu if stage.bf16 is None else on_gpu and stage.bf16
 
 def _steps_of_rollout(stage: Grpo, world: int) -> int:
     "How many optimizer steps a rollout is used for; raises `AgentArkError` for sizes that do not fit."
@@ -370,7 +380,7 @@ def _evaluations(stage: Grpo, steps: int) -> dict:
         eval_steps=-(-stage.eval_steps//steps)*steps, save_steps=-(-stage.eval_steps//steps)*steps,
     )
 
-# %% ../../nbs/07_distill/25_grpo.ipynb #1e063ffd
+# %% ../../nbs/07_distill/25_grpo.ipynb #902eb5fd
 def _totals(trainer) -> dict:
     log = [x for x in trainer.state.log_history if x.get("solved") is not None]
     spent = trainer.spent
@@ -390,13 +400,13 @@ def _mean(rows: list[dict]) -> float: return round(sum(x["solved"] for x in rows
 def _go_back(stage: Grpo, trainer, out: Path) -> str:
     "Load the checkpoint that solved most; the student itself, where there is none."
     from agentark.distill.process_grpo import best_checkpoint
+    from agentark.engines.models import quietly
     kept = best_checkpoint(out)
-    if kept:
-        trainer._load_from_checkpoint(kept)
-        return Path(kept).name
-    if stage.use_peft: trainer.model = trainer.model.unload()
-    else: trainer.model = _student(stage)[0]
-    return "the student that it started from"
+    if kept is None:
+        trainer.model = trainer.model.unload() if stage.use_peft else _student(stage)[0]
+        return "the student that it started from"
+    with quietly(): trainer._load_from_checkpoint(kept)
+    return Path(kept).name
 
 def _drop_critic(trainer):
     from agentark.distill.process_grpo import drop_value_head
@@ -406,4 +416,5 @@ def _said(trainer, totals: dict) -> str:
     said = f"answered {totals['questions']} questions"
     if "first_solved" in totals: said += f", solved {totals['first_solved']:.1%} -> {totals['last_solved']:.1%}"
     if not trainer.alarm.rung: return said
-    return f"{said}; stopped at step {trainer.alarm.rung}, since the reward rose while less was solved: kept {totals['kept']}"
+    rung = f"stopped at step {trainer.alarm.rung}, since the reward rose while less was solved"
+    return f"{said}; {rung}: kept {totals['kept']}"

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['merged', 'all_steps', 'add_value_head', 'drop_value_head', 'token_values', 'Credit', 'ProcessGRPO', 'described',
-           'shown', 'exploited', 'Alarm', 'best_checkpoint']
+           'shown', 'exploited', 'best_checkpoint', 'Alarm']
 
-# %% ../../nbs/07_distill/24_process_grpo.ipynb #1486b481
+# %% ../../nbs/07_distill/24_process_grpo.ipynb #6dbfbeba
 import dataclasses
 import json
 import time
@@ -27,7 +27,7 @@ from .training import is_main
 from .validation import accuracy
 from ..engines.base import chat_ids
 
-# %% ../../nbs/07_distill/24_process_grpo.ipynb #01069d90
+# %% ../../nbs/07_distill/24_process_grpo.ipynb #eae5b1cf
 def merged(
     rows: dict,                # of a rollout: tensors whose first dimension is B, and others
     keys: list[tuple],         # of each row; equal ones are merged
@@ -53,7 +53,7 @@ def merged(
 
 def _is_rows(v, n: int) -> bool: return isinstance(v, Tensor) and v.dim() > 0 and len(v) == n
 
-# %% ../../nbs/07_distill/24_process_grpo.ipynb #29b97e61
+# %% ../../nbs/07_distill/24_process_grpo.ipynb #b1befd52
 def all_steps(mine: Steps, accelerator) -> Steps:
     "The steps of all processes, in their order."
     if accelerator.num_processes == 1: return mine
@@ -62,7 +62,7 @@ def all_steps(mine: Steps, accelerator) -> Steps:
         return accelerator.gather(x)
     return Steps(*[together(getattr(mine, f.name)) for f in dataclasses.fields(mine)])
 
-# %% ../../nbs/07_distill/24_process_grpo.ipynb #9abfde46
+# %% ../../nbs/07_distill/24_process_grpo.ipynb #ed2ae9da
 def add_value_head(model):
     "Give a model a `value_head`, for the hidden states that its decoder has last computed."
     size = model.config.get_text_config().hidden_size
@@ -82,7 +82,7 @@ def token_values(model, width: int) -> Tensor:
     before = model.last_hidden[:, -width - 1:-1].float()
     return model.value_head(before).squeeze(-1)
 
-# %% ../../nbs/07_distill/24_process_grpo.ipynb #9ba1d6fb
+# %% ../../nbs/07_distill/24_process_grpo.ipynb #ccd1cae3
 @dataclasses.dataclass
 class Credit:
     "How steps are paid: the options of `agentark.distill.credit.advantages`."
@@ -253,7 +253,7 @@ def _without_signal(found: Tensor, group: int) -> float:
     "The share of groups whose advantages are all zero."
     return (found.reshape(len(found)//group, -1) == 0).all(1).float().mean().item()
 
-# %% ../../nbs/07_distill/24_process_grpo.ipynb #e8196167
+# %% ../../nbs/07_distill/24_process_grpo.ipynb #8c3a8aa4
 def described(judged: list[Judged], rules: Iterable[str]) -> dict[str, float]:
     "Numbers that describe a rollout."
     n = len(judged)
@@ -274,39 +274,51 @@ def shown(x: Judged, step: int) -> dict:
         outcome=x.outcome if x.outcome == x.outcome else None, guard=x.guard,
     )
 
-# %% ../../nbs/07_distill/24_process_grpo.ipynb #b2749ef5
+# %% ../../nbs/07_distill/24_process_grpo.ipynb #71a9c667
 def exploited(
     rewards: list[float],    # of each logged step
     solved: list[float],
     over: int = 10,          # steps
     fall: float = 0.2,       # share of what was solved
 ) -> bool:
-    "Has the reward risen while the share solved fell? Means over half of `over` steps are compared, `over` apart."
-    half = over//2
-    if len(solved) < over + half: return False
-    def now(x: list[float]) -> float: return sum(x[-half:])/half
-    def before(x: list[float]) -> float: return sum(x[-over - half:-over])/half
-    return now(rewards) > before(rewards) and now(solved) < (1 - fall)*before(solved)
+    "Is less solved by `fall` than at the best moment of the last `over` steps, though the reward is higher than then?"
+    size = max(over//3, 1)
+    of = _means(solved, size)[-over - 1:]
+    paid = _means(rewards, size)[-over - 1:]
+    if not of: return False
+    best = max(range(len(of)), key=of.__getitem__)
+    return of[-1] < (1 - fall)*of[best] and paid[-1] > paid[best]
+
+def _means(x: list[float], size: int) -> list[float]:
+    "The mean of every `size` neighbours."
+    return [sum(x[i:i + size])/size for i in range(len(x) - size + 1)]
+
+# %% ../../nbs/07_distill/24_process_grpo.ipynb #ca8c033f
+def best_checkpoint(out: Path, over: int = 3) -> str | None:
+    "The checkpoint before which, in the mean of `over` logged steps, most was solved; None if more was at the start."
+    best, most = None, 0.0
+    for checkpoint in sorted(Path(out).glob("checkpoint-*"), key=lambda x: int(x.name.split("-")[1])):
+        means = _means(_solved(json.loads((checkpoint/"trainer_state.json").read_text())["log_history"]), over)
+        if means and means[-1] > max(means[0], most): best, most = str(checkpoint), means[-1]
+    return best
+
+def _solved(log: list[dict]) -> list[float]:
+    "The shares that were solved, of the steps where that is known."
+    found = [row.get("solved") for row in log]
+    return [x for x in found if x is not None and x == x]
 
 class Alarm(TrainerCallback):
-    "Stops a training whose reward is exploited."
+    "Stops a training whose reward is exploited, and holds on to the checkpoint that solved most."
     def __init__(self, watched: str, over: int = 10, fall: float = 0.2):
         self.watched, self.over, self.fall = watched, over, fall
-        self.rung = None    # the step at which it did
+        self.rung: int | None = None    # the step at which it did
 
     def on_log(self, args, state, control, **_):
-        rows = [x for x in state.log_history if x.get("solved") is not None and x["solved"] == x["solved"]]
-        rewards, solved = [x[self.watched] for x in rows], [x["solved"] for x in rows]
-        if not exploited(rewards, solved, self.over, self.fall): return
+        rows = [row for row in state.log_history if _solved([row])]
+        rewards = [row[self.watched] for row in rows]
+        if not exploited(rewards, _solved(rows), self.over, self.fall): return
         self.rung = state.global_step
         control.should_training_stop = True
 
-# %% ../../nbs/07_distill/24_process_grpo.ipynb #73e4ca1d
-def best_checkpoint(out: Path, over: int = 5) -> str | None:
-    "The checkpoint before which, in the mean of `over` logged steps, most was solved; None where there is none."
-    def solved(checkpoint: Path) -> float:
-        state = json.loads((checkpoint/"trainer_state.json").read_text())
-        of = [x["solved"] for x in state["log_history"] if x.get("solved") is not None][-over:]
-        return sum(of)/max(len(of), 1)
-    found = sorted(Path(out).glob("checkpoint-*"), key=solved)
-    return str(found[-1]) if found else None
+    def on_save(self, args, state, control, **_):
+        if not args.load_best_model_at_end: state.best_model_checkpoint = best_checkpoint(args.output_dir)

@@ -14,6 +14,7 @@ import typing
 from collections import deque
 from ..bench.speed import Bench
 from ..core.config import AgentArkError, Stage, as_type, read_yaml, unknown
+from ..distill.grpo import Grpo
 from ..distill.label_steps import LabelBoth, Steps
 from ..distill.prm import Prm
 from ..distill.sft import Sft
@@ -35,6 +36,7 @@ STAGES = {
     "traces": Traces,
     "sft": Sft,
     "prm": Prm,
+    "grpo": Grpo,
     "eval": Eval,
     "run": Run,
     "grade": Grade,
