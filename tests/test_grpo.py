@@ -168,7 +168,7 @@ def of(log: list[dict], name: str, last: bool = True) -> float:
 @pytest.mark.slow
 def test_what_can_be_exploited_is(exploitable):
     "Without guards the answers become one step, and wrong; the alarm hears it."
-    log, _ = exploitable("bare", guards="", alarm_fall=1.0)
+    log, _ = exploitable("bare", guards="", alarm_fall=1.0, num_episodes=4)
     assert of(log, "steps") < 1.5 < of(log, "steps", last=False)
     assert of(log, "solved") < of(log, "solved", last=False)/2
     heard, made = exploitable("heard", guards="")
@@ -179,10 +179,10 @@ def test_what_can_be_exploited_is(exploitable):
 @pytest.mark.slow
 def test_guards_bite(exploitable):
     "They keep the steps; that answers are right only the outcome keeps."
-    log, _ = exploitable("guarded", alarm_fall=1.0)
+    log, _ = exploitable("guarded", alarm_fall=1.0, num_episodes=4)
     assert max(row["guarded/short"] for row in log) > 0.05
     assert of(log, "steps") > 3
-    known, made = exploitable("known", guards="empty,cut,answerless,short,long,wrong")
+    known, made = exploitable("known", guards="empty,cut,answerless,short,long,wrong", actor_learning_rate=2e-4)
     assert of(known, "solved") > of(known, "solved", last=False)
     assert "alarm_at_step" not in made
 

@@ -6,7 +6,7 @@
 __all__ = ['merged', 'all_steps', 'add_value_head', 'drop_value_head', 'token_values', 'Credit', 'ProcessGRPO', 'described',
            'shown', 'exploited', 'best_checkpoint', 'Alarm']
 
-# %% ../../nbs/07_distill/24_process_grpo.ipynb #6dbfbeba
+# %% ../../nbs/07_distill/24_process_grpo.ipynb #35114e5a
 import dataclasses
 import json
 import time
@@ -27,11 +27,12 @@ from .training import is_main
 from .validation import accuracy
 from ..engines.base import chat_ids
 
-# %% ../../nbs/07_distill/24_process_grpo.ipynb #eae5b1cf
+# %% ../../nbs/07_distill/24_process_grpo.ipynb #860e931f
 def merged(
     rows: dict,                # of a rollout: tensors whose first dimension is B, and others
     keys: list[tuple],         # of each row; equal ones are merged
-    parts: int,                # the number of rows that are left can be divided by it
+    parts: int,                # the number of rows that are left can be divided by it,
+    least: int = 0,            # and is not below this
 ) -> dict:
     """The rows, each once, their `advantages` (B, ...) weighted so that the mean over rows is the same.
 
@@ -43,7 +44,8 @@ def merged(
             counts.append(0)
         counts[first[key][0]] += 1
     places = [i for _, i in first.values()]
-    spare = -len(places) % parts
+    spare = max(least - len(places), 0)
+    spare += -(len(places) + spare) % parts
     index = torch.tensor(places + places[:1]*spare)
     weight = torch.tensor(counts + [0]*spare)*(len(index)/len(keys))
     out = {k: v[index.to(v.device)] if _is_rows(v, len(keys)) else v for k, v in rows.items()}
@@ -53,7 +55,7 @@ def merged(
 
 def _is_rows(v, n: int) -> bool: return isinstance(v, Tensor) and v.dim() > 0 and len(v) == n
 
-# %% ../../nbs/07_distill/24_process_grpo.ipynb #b1befd52
+# %% ../../nbs/07_distill/24_process_grpo.ipynb #aab34f3c
 def all_steps(mine: Steps, accelerator) -> Steps:
     "The steps of all processes, in their order."
     if accelerator.num_processes == 1: return mine
@@ -62,7 +64,7 @@ def all_steps(mine: Steps, accelerator) -> Steps:
         return accelerator.gather(x)
     return Steps(*[together(getattr(mine, f.name)) for f in dataclasses.fields(mine)])
 
-# %% ../../nbs/07_distill/24_process_grpo.ipynb #ed2ae9da
+# %% ../../nbs/07_distill/24_process_grpo.ipynb #20fe9326
 def add_value_head(model):
     "Give a model a `value_head`, for the hidden states that its decoder has last computed."
     size = model.config.get_text_config().hidden_size
@@ -82,7 +84,7 @@ def token_values(model, width: int) -> Tensor:
     before = model.last_hidden[:, -width - 1:-1].float()
     return model.value_head(before).squeeze(-1)
 
-# %% ../../nbs/07_distill/24_process_grpo.ipynb #ccd1cae3
+# %% ../../nbs/07_distill/24_process_grpo.ipynb #377307ae
 @dataclasses.dataclass
 class Credit:
     "How steps are paid: the options of `agentark.distill.credit.advantages`."
@@ -164,7 +166,9 @@ class ProcessGRPO(GRPOTrainer):
         if not self.merges: return out
         first = self.accelerator.process_index*len(inputs)
         keys = [((first + i)//self.num_generations, *answer) for i, answer in enumerate(self.rollout[1])]
-        return merged(out, keys, self.args.steps_per_generation)
+        n = torch.tensor([len(set(keys))], device=self.accelerator.device)
+        most = self.accelerator.gather(n).max().item()    # all processes have as many rows
+        return merged(out, keys, self.args.steps_per_generation, most)
 
     def _credited(self, out: dict) -> dict:
         "Advantages (B, T) of a rollout, or (B,) where an answer has one; with `gae` the returns (B, T) too."
@@ -253,7 +257,7 @@ def _without_signal(found: Tensor, group: int) -> float:
     "The share of groups whose advantages are all zero."
     return (found.reshape(len(found)//group, -1) == 0).all(1).float().mean().item()
 
-# %% ../../nbs/07_distill/24_process_grpo.ipynb #8c3a8aa4
+# %% ../../nbs/07_distill/24_process_grpo.ipynb #d092d7fe
 def described(judged: list[Judged], rules: Iterable[str]) -> dict[str, float]:
     "Numbers that describe a rollout."
     n = len(judged)
@@ -274,7 +278,7 @@ def shown(x: Judged, step: int) -> dict:
         outcome=x.outcome if x.outcome == x.outcome else None, guard=x.guard,
     )
 
-# %% ../../nbs/07_distill/24_process_grpo.ipynb #71a9c667
+# %% ../../nbs/07_distill/24_process_grpo.ipynb #b2c976ed
 def exploited(
     rewards: list[float],    # of each logged step
     solved: list[float],
@@ -293,7 +297,7 @@ def _means(x: list[float], size: int) -> list[float]:
     "The mean of every `size` neighbours."
     return [sum(x[i:i + size])/size for i in range(len(x) - size + 1)]
 
-# %% ../../nbs/07_distill/24_process_grpo.ipynb #ca8c033f
+# %% ../../nbs/07_distill/24_process_grpo.ipynb #63efb273
 def best_checkpoint(out: Path, over: int = 3) -> str | None:
     "The checkpoint before which, in the mean of `over` logged steps, most was solved; None if more was at the start."
     best, most = None, 0.0
