@@ -155,7 +155,7 @@ def exploitable(monkeypatch, tmp_path):
     def run(name: str, **options):
         out = grpo(
             tmp_path, name, reward_pretrain="deliberate", reward_mode="PRM", prompt_data=data, max_samples=48,
-            num_episodes=8, rollout_batch_size=12, n_samples_per_prompt=8, micro_train_batch_size=96, **options,
+            rollout_batch_size=12, n_samples_per_prompt=8, micro_train_batch_size=96, **{"num_episodes": 8, **options},
         ).run()
         return json.loads((out/"log.json").read_text()), read_manifest(out)
     return run

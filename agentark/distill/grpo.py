@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Mode', 'Estimator', 'Baseline', 'Level', 'Form', 'Mask', 'CHOICES', 'PASSED', 'GrpoOptions', 'Grpo']
 
-# %% ../../nbs/07_distill/25_grpo.ipynb #2e5c65fc
+# %% ../../nbs/07_distill/25_grpo.ipynb #d81bd557
 import json
 import warnings
 from dataclasses import dataclass
@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Literal, get_args
 from ..core.config import AgentArkError, neutral, unknown
 from ..core.store import read_jsonl, write_jsonl
+from .judged import GUARDS
 from .rollouts import Prompt, order, prompts
 from .training import Training, is_main, processes
 from ..engines.models import resolve
 
-# %% ../../nbs/07_distill/25_grpo.ipynb #53690617
+# %% ../../nbs/07_distill/25_grpo.ipynb #8dfc665a
 Mode = Literal["GATED", "PRM", "PRMVR", "VR", "ORM"]
 Estimator = Literal["rloo", "grpo", "gae"]
 Baseline = Literal["token", "step", "none"]
@@ -127,7 +128,7 @@ class Grpo(GrpoOptions):
         save_student(trainer.model, trainer.processing_class, resolve(self.pretrain), out, trainer.gathered)
         return _said(trainer, totals), totals
 
-# %% ../../nbs/07_distill/25_grpo.ipynb #e3162e64
+# %% ../../nbs/07_distill/25_grpo.ipynb #13455c09
 CHOICES = {
     "reward_mode": Mode, "advantage_estimator": Estimator, "reward_baseline": Baseline | None,
     "credit": Form, "loss_level": Level, "mask_separators": Mask,
@@ -175,7 +176,7 @@ def _rollout(stage: GrpoOptions) -> int: return stage.rollout_batch_size*stage.n
 
 def _train_batch(stage: GrpoOptions) -> int: return stage.train_batch_size or _rollout(stage)
 
-# %% ../../nbs/07_distill/25_grpo.ipynb #b8b33fc3
+# %% ../../nbs/07_distill/25_grpo.ipynb #7ebc9bc3
 def _questions(stage: GrpoOptions, scorer) -> list[Prompt]:
     "What is asked; raises `AgentArkError` where nothing is left, or nothing can be paid."
     if stage.prompt_data: found = prompts(stage.prompt_data, stage.split, stage.max_samples, stage.seed)
@@ -226,7 +227,7 @@ def _rated(stage: GrpoOptions, of: list[Prompt], asked: dict, model, tokenizer) 
     known = {row["id"]: row["rate"] for row in read_jsonl(path)}
     return [(p, known[p.query.id]) for p in of]
 
-# %% ../../nbs/07_distill/25_grpo.ipynb #56576a8c
+# %% ../../nbs/07_distill/25_grpo.ipynb #e471b290
 PASSED = 0.95   # share of pairs of a right solution and a beginning of it in which the whole one scores higher
 
 def _scorer(stage: GrpoOptions):
@@ -243,7 +244,7 @@ def _scorer(stage: GrpoOptions):
     )
     return scorer
 
-# %% ../../nbs/07_distill/25_grpo.ipynb #68a99f6e
+# %% ../../nbs/07_distill/25_grpo.ipynb #56e5d252
 def _trainer(stage: Grpo):
     from datasets import Dataset
     from agentark.distill.judged import Judge
@@ -268,7 +269,7 @@ def _trainer(stage: Grpo):
         eval_dataset=Dataset.from_list([dict(prompt=asked[0].messages, place=0)]) if stage.eval_dataset else None,
         peft_config=lora_config(model, stage.lora_r, stage.lora_alpha) if stage.use_peft else None,
     )
-    trainer.alarm = Alarm("reward/worst", stage.alarm_steps, stage.alarm_fall)
+    trainer.alarm = Alarm("reward/worst", stage.alarm_steps, stage.alarm_fall, stage.rollout_batch_size)
     trainer.add_callback(trainer.alarm)
     if is_main(): _forget_later(Path(stage.save_path))
     return trainer
@@ -297,6 +298,7 @@ def _student(stage: Grpo):
     from agentark.distill.students import load_student
     wanted = "flash_attention_2" if stage.flash_attn else None
     if not torch.cuda.is_available():
+        import agentark.engines.transformers   # registers it
         if stage.flash_attn: warnings.warn("--flash_attn is for GPUs: left out", stacklevel=2)
         wanted = "grouped"
     half = stage.use_peft and torch.cuda.is_available()   # the base of adapters is not trained
@@ -310,8 +312,9 @@ def _forget_later(out: Path):
     step = int(checkpoint.rsplit("-", 1)[1]) if checkpoint else 0
     write_jsonl(path, [row for row in read_jsonl(path) if row["step"] <= step])
 
-# %% ../../nbs/07_distill/25_grpo.ipynb #411119ef
+# %% ../../nbs/07_distill/25_grpo.ipynb #bc62e42f
 def _arguments(stage: Grpo):
+    import torch
     from trl import GRPOConfig
     world = processes()[1]
     micro = stage.micro_train_batch_size
@@ -377,7 +380,7 @@ def _evaluations(stage: Grpo, steps: int) -> dict:
         eval_steps=-(-stage.eval_steps//steps)*steps, save_steps=-(-stage.eval_steps//steps)*steps,
     )
 
-# %% ../../nbs/07_distill/25_grpo.ipynb #902eb5fd
+# %% ../../nbs/07_distill/25_grpo.ipynb #478a9d2c
 def _totals(trainer) -> dict:
     log = [x for x in trainer.state.log_history if x.get("solved") is not None]
     spent = trainer.spent

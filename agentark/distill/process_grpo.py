@@ -6,9 +6,10 @@
 __all__ = ['merged', 'all_steps', 'add_value_head', 'drop_value_head', 'token_values', 'Credit', 'ProcessGRPO', 'described',
            'shown', 'exploited', 'best_checkpoint', 'Alarm']
 
-# %% ../../nbs/07_distill/24_process_grpo.ipynb #35114e5a
+# %% ../../nbs/07_distill/24_process_grpo.ipynb #21cb3eae
 import dataclasses
 import json
+import math
 import time
 from collections.abc import Iterable
 from contextlib import contextmanager
@@ -23,11 +24,11 @@ from ..core.store import dumps
 from .credit import Steps, advantages, kept, normalised
 from .judged import Judge, Judged
 from .rollouts import Prompt, sample
-from .training import is_main
+from .training import _is_complete, is_main
 from .validation import accuracy
 from ..engines.base import chat_ids
 
-# %% ../../nbs/07_distill/24_process_grpo.ipynb #860e931f
+# %% ../../nbs/07_distill/24_process_grpo.ipynb #20d83844
 def merged(
     rows: dict,                # of a rollout: tensors whose first dimension is B, and others
     keys: list[tuple],         # of each row; equal ones are merged
@@ -55,7 +56,7 @@ def merged(
 
 def _is_rows(v, n: int) -> bool: return isinstance(v, Tensor) and v.dim() > 0 and len(v) == n
 
-# %% ../../nbs/07_distill/24_process_grpo.ipynb #aab34f3c
+# %% ../../nbs/07_distill/24_process_grpo.ipynb #7efab7cc
 def all_steps(mine: Steps, accelerator) -> Steps:
     "The steps of all processes, in their order."
     if accelerator.num_processes == 1: return mine
@@ -64,7 +65,7 @@ def all_steps(mine: Steps, accelerator) -> Steps:
         return accelerator.gather(x)
     return Steps(*[together(getattr(mine, f.name)) for f in dataclasses.fields(mine)])
 
-# %% ../../nbs/07_distill/24_process_grpo.ipynb #20fe9326
+# %% ../../nbs/07_distill/24_process_grpo.ipynb #49af2423
 def add_value_head(model):
     "Give a model a `value_head`, for the hidden states that its decoder has last computed."
     size = model.config.get_text_config().hidden_size
@@ -84,7 +85,7 @@ def token_values(model, width: int) -> Tensor:
     before = model.last_hidden[:, -width - 1:-1].float()
     return model.value_head(before).squeeze(-1)
 
-# %% ../../nbs/07_distill/24_process_grpo.ipynb #377307ae
+# %% ../../nbs/07_distill/24_process_grpo.ipynb #e6a742a6
 @dataclasses.dataclass
 class Credit:
     "How steps are paid: the options of `agentark.distill.credit.advantages`."
@@ -257,7 +258,7 @@ def _without_signal(found: Tensor, group: int) -> float:
     "The share of groups whose advantages are all zero."
     return (found.reshape(len(found)//group, -1) == 0).all(1).float().mean().item()
 
-# %% ../../nbs/07_distill/24_process_grpo.ipynb #d092d7fe
+# %% ../../nbs/07_distill/24_process_grpo.ipynb #c4e622f3
 def described(judged: list[Judged], rules: Iterable[str]) -> dict[str, float]:
     "Numbers that describe a rollout."
     n = len(judged)
@@ -278,12 +279,13 @@ def shown(x: Judged, step: int) -> dict:
         outcome=x.outcome if x.outcome == x.outcome else None, guard=x.guard,
     )
 
-# %% ../../nbs/07_distill/24_process_grpo.ipynb #b2c976ed
+# %% ../../nbs/07_distill/24_process_grpo.ipynb #0608ba31
 def exploited(
     rewards: list[float],    # of each logged step
     solved: list[float],
     over: int = 10,          # steps
     fall: float = 0.2,       # share of what was solved
+    questions: int = 64,     # of a rollout
 ) -> bool:
     "Is less solved by `fall` than at the best moment of the last `over` steps, though the reward is higher than then?"
     size = max(over//3, 1)
@@ -291,17 +293,19 @@ def exploited(
     paid = _means(rewards, size)[-over - 1:]
     if not of: return False
     best = max(range(len(of)), key=of.__getitem__)
-    return of[-1] < (1 - fall)*of[best] and paid[-1] > paid[best]
+    error = math.sqrt(2*of[best]*(1 - of[best])/(size*questions))
+    return of[best] - of[-1] > max(fall*of[best], 2*error) and paid[-1] > paid[best]
 
 def _means(x: list[float], size: int) -> list[float]:
     "The mean of every `size` neighbours."
     return [sum(x[i:i + size])/size for i in range(len(x) - size + 1)]
 
-# %% ../../nbs/07_distill/24_process_grpo.ipynb #63efb273
+# %% ../../nbs/07_distill/24_process_grpo.ipynb #62a41ba6
 def best_checkpoint(out: Path, over: int = 3) -> str | None:
     "The checkpoint before which, in the mean of `over` logged steps, most was solved; None if more was at the start."
     best, most = None, 0.0
-    for checkpoint in sorted(Path(out).glob("checkpoint-*"), key=lambda x: int(x.name.split("-")[1])):
+    complete = filter(_is_complete, Path(out).glob("checkpoint-*"))
+    for checkpoint in sorted(complete, key=lambda x: int(x.name.split("-")[1])):
         means = _means(_solved(json.loads((checkpoint/"trainer_state.json").read_text())["log_history"]), over)
         if means and means[-1] > max(means[0], most): best, most = str(checkpoint), means[-1]
     return best
@@ -313,16 +317,16 @@ def _solved(log: list[dict]) -> list[float]:
 
 class Alarm(TrainerCallback):
     "Stops a training whose reward is exploited, and holds on to the checkpoint that solved most."
-    def __init__(self, watched: str, over: int = 10, fall: float = 0.2):
-        self.watched, self.over, self.fall = watched, over, fall
+    def __init__(self, watched: str, over: int = 10, fall: float = 0.2, questions: int = 64):
+        self.watched, self.options = watched, (over, fall, questions)
         self.rung: int | None = None    # the step at which it did
 
     def on_log(self, args, state, control, **_):
         rows = [row for row in state.log_history if _solved([row])]
         rewards = [row[self.watched] for row in rows]
-        if not exploited(rewards, _solved(rows), self.over, self.fall): return
+        if not exploited(rewards, _solved(rows), *self.options): return
         self.rung = state.global_step
         control.should_training_stop = True
 
     def on_save(self, args, state, control, **_):
-        if not args.load_best_model_at_end: state.best_model_checkpoint = best_checkpoint(args.output_dir)
+        if is_main() and not args.load_best_model_at_end: state.best_model_checkpoint = best_checkpoint(args.output_dir)

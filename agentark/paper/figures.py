@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['percents', 'accuracy_and_cost', 'accuracy_by_method', 'debate_and_controls', 'differences', 'accuracy_and_tokens',
-           'students_by_questions', 'students_by_teacher', 'students_by_strategy', 'training_loss', 'redraw']
+           'students_by_questions', 'students_by_teacher', 'students_by_strategy', 'training_curves', 'training_loss',
+           'redraw']
 
 # %% ../../nbs/08_paper/02_figures.ipynb #439981a1
 import json
@@ -279,6 +280,30 @@ def _strategies(ax, students, means, kinds: list[str]):
         dots(ax, accuracy, [kinds.index(kind) + shift for kind in of.kind], intervals, [colour], ms=5, lw=1.2)
         ax.plot(100*each.accuracy, [kinds.index(kind) + shift for kind in each.kind], "x", color=colour, ms=4)
         ax.plot([], [], "o", color=colour, ms=5, label=setting)
+
+# %% ../../nbs/08_paper/02_figures.ipynb #400507b4
+@figure
+def training_curves(log,    # columns: kind, seed, step, solved, reward, steps; other columns are not read
+                    title: str="",
+                    smoothed: int=5,    # steps that a point is the mean of
+                   ):
+    "Reward, solved and steps an answer over the steps of reinforcements: a colour for a kind, a line for a seed."
+    plt = style()
+    kinds = list(log.kind.unique())
+    colours = dict(zip(kinds, plt.cm.tab10.colors))
+    columns = {"reward": "reward of the worst step", "solved": "solved (%)", "steps": "steps an answer"}
+    fig, axes = plt.subplots(1, len(columns), figsize=(3.7*len(columns), 3.1))
+    for ax, (column, label) in zip(axes, columns.items()):
+        for (kind, _), run in log.groupby(["kind", "seed"], sort=False):
+            values = run[column].rolling(smoothed, min_periods=1).mean()*(100 if column == "solved" else 1)
+            lines(ax, run.step, values, color=colours[kind], lw=1.2)
+        ax.set(xlabel="step", title=label)
+        grid(ax)
+    for kind, colour in colours.items(): axes[0].plot([], [], color=colour, label=kind)
+    axes[0].legend(fontsize=7, frameon=False)
+    if title: fig.suptitle(title, fontsize=11)
+    fig.tight_layout()
+    return fig
 
 # %% ../../nbs/08_paper/02_figures.ipynb #33eeddba
 @figure
