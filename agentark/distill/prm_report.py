@@ -30,7 +30,7 @@ class Confidence:
     def score(self, prompts: list[list[dict]], completions: list, tokens: int = 4096) -> list[list[float]]:
         "The probability of every step of every solution."
         import torch
-        from agentark.distill.step_trainer import by_length, step_batch
+        from agentark.distill.step_loss import by_length, step_batch
         rows = [encode_any(self.tokenizer, p, c) for p, c in zip(prompts, completions)]
         found: list[list[float]] = [[] for _ in rows]
         for places in by_length([len(row["ids"]) for row in rows], tokens):
