@@ -185,8 +185,9 @@ class StepTrainer(StagedTrainer):
     def evaluate(self, *_, metric_key_prefix: str = "eval", **__) -> dict[str, float]:
         "The metrics of held-out examples; every process scores some of them."
         begun, (me, n) = time.perf_counter(), processes()
-        mine = step_scores(self.prm, self.eval_dataset[me::n], most=self.args.eval_batch_size)
-        scores: list = [None]*len(self.eval_dataset)
+        rows: list = self.eval_dataset   # type: ignore
+        mine = step_scores(self.prm, rows[me::n], most=self.args.eval_batch_size)
+        scores: list = [None]*len(rows)
         for i, of in enumerate(gather_object([mine])): scores[i::n] = of
         found = {f"{metric_key_prefix}_{k}": v for k, v in self.metrics_of(scores).items()}
         self.evaluation_seconds += time.perf_counter() - begun
