@@ -48,7 +48,7 @@ class Steps(Serving):
     by: By = "auto"                       # where a solution is cut; auto: headings, blank lines, lines or sentences
     after_error: bool = False             # label what follows the first wrong step, too
     mixed: bool = False                   # only questions that have right and wrong solutions
-    min_agree: int = 2                    # final solutions with the right answer that make a consensus
+    min_agree: int = 2                    # final solutions with the right answer that do the same, to make a consensus
     model: str | None = None              # who goes on from beginnings (rollouts)
     n: int = 4                            # continuations of each
     soft: bool = False                    # the share of them that ends right, not whether one does

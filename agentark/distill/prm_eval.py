@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['How', 'first_errors', 'first_error_f1', 'best_threshold', 'auc', 'pair_accuracy', 'aggregate', 'best_of_n',
-           'weighted_vote', 'where_minimum', 'calibration', 'Scores', 'beginnings', 'truncation', 'step_metrics',
-           'choice_metrics']
+           'weighted_vote', 'where_minimum', 'calibration', 'calibration_error', 'log_loss', 'Scores', 'beginnings',
+           'truncation', 'step_metrics', 'choice_metrics']
 
 # %% ../../nbs/07_distill/15_prm_eval.ipynb #833f4216
 import math
@@ -133,6 +133,22 @@ def calibration(scores: list[list[float]], labels: list[list[float | None]], bin
         for _, x in sorted(found.items())
     ]
 
+def calibration_error(scores: list[list[float]], labels: list[list[float | None]]) -> float:
+    "How far the mean score of a bin is from the share that is right, on average over the steps (ECE)."
+    found = calibration(scores, labels)
+    n = sum(x["n"] for x in found)
+    return sum(x["n"]*abs(x["score"] - x["right"]) for x in found)/n if n else math.nan
+
+def log_loss(scores: list[list[float]], labels: list[list[float | None]]) -> float:
+    "The mean cross-entropy (nats) of the steps that have a label."
+    losses = []
+    for s, marks in zip(scores, labels):
+        for score, label in zip(s, marks):
+            if label is None: continue
+            p = min(max(score, 1e-7), 1 - 1e-7)
+            losses.append(-label*math.log(p) - (1 - label)*math.log(1 - p))
+    return _mean(losses)
+
 # %% ../../nbs/07_distill/15_prm_eval.ipynb #195752e4
 class Scores(Protocol):
     "Whatever scores the steps of solutions: a reward model, or the policy's confidence."
@@ -170,6 +186,7 @@ def step_metrics(
     "What can be said with labels of steps: a row of the table."
     pairs, n_pairs = pair_accuracy(questions, steps, scores, labels)
     return {
+        "loss": log_loss(scores, labels),
         **first_error_f1(scores, labels),
         "f1_best": first_error_f1(scores, labels, threshold)["f1"],
         "threshold": threshold,
@@ -178,6 +195,7 @@ def step_metrics(
         "pairs": pairs,
         "n_pairs": n_pairs,
         "minimum_at_error": where_minimum(scores, labels)["error"],
+        "calibration_error": calibration_error(scores, labels),
     }
 
 def choice_metrics(

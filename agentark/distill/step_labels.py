@@ -48,11 +48,11 @@ def _same(number: str) -> str:
 
 # %% ../../nbs/07_distill/10_step_labels.ipynb #25d59178
 def reference(finals: Iterable[Sequence[str]], least: int = 2) -> list[Deed] | None:
-    "What most of the right final solutions (each a list of steps) do; None if there are fewer than `least`."
-    ways = [tuple(_numbered(map(deed, steps))) for steps in finals]
-    if len(ways) < max(least, 1): return None
-    (way, _), *_ = Counter(ways).most_common(1)
-    return list(way)
+    "What most of the right final solutions (each a list of steps) do; None: fewer than `least`, or as many otherwise."
+    ways = Counter(tuple(_numbered(map(deed, steps))) for steps in finals).most_common(2)
+    numbers = [n for _, n in ways]
+    if not ways or numbers[0] < least or numbers[1:] == numbers[:1]: return None
+    return list(ways[0][0])
 
 def _numbered(deeds: Iterable[Deed]) -> list[Deed]: return [d for d in deeds if d.result is not None]
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['encode_example', 'StepCollator', 'p_right', 'cross_entropy', 'negatives_of', 'contrastive', 'counts', 'step_loss',
-           'QuestionOrder']
+           'Order', 'step_logits', 'by_length', 'step_batch', 'step_scores']
 
 # %% ../../nbs/07_distill/14_step_loss.ipynb #bc1d2d2d
 import random
@@ -16,11 +16,17 @@ from .step_labels import StepExample
 
 # %% ../../nbs/07_distill/14_step_loss.ipynb #49bce5ca
 def encode_example(tokenizer, x: StepExample) -> dict:
-    "An example as the trainer reads it: `ids (T,)`, `ends` and `labels` of its steps, its question, and a name."
+    "An example up to its last label: `ids (T,)`, `ends` and `labels` of its steps, its question, and a name."
     text = "".join(x.steps)
     row = encode(tokenizer, x.prompt, text, x.steps)
-    name = f"{text[:60]!r} of question {x.query_id}"
-    return {"ids": row.ids, "ends": row.ends, "labels": x.labels, "question": x.query_id, "name": name}
+    n = 1 + max((i for i, label in enumerate(x.labels) if label is not None), default=0)
+    return {
+        "ids": row.ids[:row.ends[n - 1] + 1],
+        "ends": row.ends[:n],
+        "labels": x.labels[:n],
+        "question": x.query_id,
+        "name": f"{text[:60]!r} of question {x.query_id}",
+    }
 
 # %% ../../nbs/07_distill/14_step_loss.ipynb #d5bdda7a
 class StepCollator:
@@ -121,18 +127,71 @@ def step_loss(
     return ranked if loss == "contrastive" else ce + weight*ranked
 
 # %% ../../nbs/07_distill/14_step_loss.ipynb #301a93ad
-class QuestionOrder(torch.utils.data.Sampler):
-    "The places of rows, question by question; the order depends on seed and epoch alone."
-    def __init__(self, rows: list[dict], seed: int):
-        self.rows, self.seed, self.epoch = rows, seed, 0
+class Order(torch.utils.data.Sampler):
+    "The places of rows; of 50 batches at a time those of about the same length come together."
+    def __init__(
+        self,
+        rows: list[dict],
+        batch: int,                # rows in it
+        seed: int,
+        questions: bool = False,   # does a question stay together?
+    ):
+        self.rows, self.batch, self.seed, self.questions = rows, batch, seed, questions
+        self.epoch = 0
 
     def set_epoch(self, epoch: int): self.epoch = epoch
     def __len__(self) -> int: return len(self.rows)
 
     def __iter__(self):
         rng = random.Random(f"{self.seed} {self.epoch}")
-        by_question: dict[str, list[int]] = {}
-        for i, row in enumerate(self.rows): by_question.setdefault(row["question"], []).append(i)
-        questions = [*by_question.values()]
-        rng.shuffle(questions)
-        for places in questions: yield from rng.sample(places, len(places))
+        groups: dict = {}
+        for i, row in enumerate(self.rows): groups.setdefault(row["question"] if self.questions else i, []).append(i)
+        drawn = rng.sample([*groups.values()], len(groups))
+        order: list[int] = []
+        for k in range(0, len(drawn), 50*self.batch):
+            alike = sorted(drawn[k:k + 50*self.batch], key=self._longest)
+            for places in alike: order += rng.sample(places, len(places))
+        batches = [order[k:k + self.batch] for k in range(0, len(order), self.batch)]
+        if len(batches) > 2: batches[:-1] = rng.sample(batches[:-1], len(batches) - 1)   # the last one may be short
+        for places in batches: yield from places
+
+    def _longest(self, places: list[int]) -> int: return max(len(self.rows[i]["ids"]) for i in places)
+
+# %% ../../nbs/07_distill/14_step_loss.ipynb #67284f32
+def step_logits(model, batch: dict) -> torch.Tensor:
+    "The outputs `(S, 2)` at the ends of all steps of a batch."
+    if "features" in batch: return model(batch["features"])
+    out = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
+    return out.logits[batch["rows"], batch["places"]].float()
+
+def by_length(lengths: list[int], tokens: int = 8192, most: int | None = None) -> list[list[int]]:
+    "Batches of places, `most` at most, with at most so many tokens, padding included; a longer text is one of its own."
+    made: list[list[int]] = [[]]
+    for i in sorted(range(len(lengths)), key=lengths.__getitem__):
+        n = len(made[-1]) + 1
+        if made[-1] and (n*lengths[i] > tokens or (most and n > most)): made.append([])
+        made[-1].append(i)
+    return made if lengths else []
+
+def step_batch(rows: list[dict], places: list[int], device) -> dict:
+    "These rows of `encode_example`, or others with `ids` and `ends`, as a batch on a device."
+    given = [{"labels": [None]*len(rows[i]["ends"]), "question": "", "name": "", **rows[i]} for i in places]
+    return {k: v.to(device) if torch.is_tensor(v) else v for k, v in StepCollator(0)(given).items()}
+
+@torch.no_grad()
+def step_scores(
+    model,
+    rows: list[dict],
+    tokens: int = 8192,         # of a batch
+    most: int | None = None,    # its rows
+) -> list[list[float]]:
+    "The probability that it is right of every step of every row. The model stays in the mode that it was in."
+    found: list[list[float]] = [[] for _ in rows]
+    training = model.training
+    model.eval()
+    for places in by_length([len(row["ids"]) for row in rows], tokens, most):
+        batch = step_batch(rows, places, model.device)
+        of = p_right(step_logits(model, batch)).tolist()
+        for row, score in zip(batch["rows"].tolist(), of): found[places[row]].append(score)
+    model.train(training)
+    return found
