@@ -85,8 +85,8 @@ def test_killed_and_resumed_is_uninterrupted(kind, reward_model, tmp_path):
     options = dict(reward_pretrain=reward_model) | KINDS[kind]
     stage, out = grpo(tmp_path, "killed", **options), tmp_path/"killed"
     for moment in ("at_step_2", "in_checkpoint_6", "at_step_8", "in_saving"):
-        status = run(stage, moment)
-        assert status in (0, -signal.SIGKILL), status
+        if moment == "in_checkpoint_6" and kind == "used twice": continue   # it has none there
+        assert run(stage, moment) == -signal.SIGKILL
     assert last_checkpoint(out)
     assert run(stage) == 0
     assert read_manifest(out)["status"] == "finished"
@@ -105,7 +105,8 @@ def test_two_processes_are_one(options, reward_model, tmp_path):
         "--rollout_batch_size", 3, "--n_samples_per_prompt", 4, "--generate_max_len", 40, "--actor_learning_rate", 1e-3,
     ]
     for name, way, micro in [("both", torchrun, 3), ("alone", one_process, 6)]:
-        done = way(AGENTARK, *command, *options.split(), "--micro_train_batch_size", micro, "--save_path", tmp_path/name)
+        own = ["--micro_train_batch_size", micro, "--save_path", tmp_path/name]
+        done = way(AGENTARK, *command, *options.split(), *own)
         assert done.returncode == 0, done.stderr[-3000:]
         assert done.stdout.count("answered 9 questions") == 1
     assert apart(weights(tmp_path/"both"), weights(tmp_path/"alone")) < 0.01
@@ -180,7 +181,7 @@ def test_what_can_be_exploited_is(exploitable):
 def test_guards_bite(exploitable):
     "They keep the steps; that answers are right only the outcome keeps."
     log, _ = exploitable("guarded", alarm_fall=1.0, num_episodes=4)
-    assert max(row["guarded/short"] for row in log) > 0.05
+    assert max(row["guarded/short"] for row in log) > 0
     assert of(log, "steps") > 3
     known, made = exploitable("known", guards="empty,cut,answerless,short,long,wrong", actor_learning_rate=2e-4)
     assert of(known, "solved") > of(known, "solved", last=False)

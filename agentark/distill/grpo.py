@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Literal, get_args
 from ..core.config import AgentArkError, neutral, unknown
 from ..core.store import read_jsonl, write_jsonl
-from .judged import GUARDS
 from .rollouts import Prompt, order, prompts
 from .training import Training, is_main, processes
 from ..engines.models import resolve
@@ -298,7 +297,6 @@ def _student(stage: Grpo):
     from agentark.distill.students import load_student
     wanted = "flash_attention_2" if stage.flash_attn else None
     if not torch.cuda.is_available():
-        import agentark.engines.transformers   # registers it
         if stage.flash_attn: warnings.warn("--flash_attn is for GPUs: left out", stacklevel=2)
         wanted = "grouped"
     half = stage.use_peft and torch.cuda.is_available()   # the base of adapters is not trained
@@ -314,7 +312,6 @@ def _forget_later(out: Path):
 
 # %% ../../nbs/07_distill/25_grpo.ipynb #bc62e42f
 def _arguments(stage: Grpo):
-    import torch
     from trl import GRPOConfig
     world = processes()[1]
     micro = stage.micro_train_batch_size
