@@ -6,7 +6,7 @@
 __all__ = ['merged', 'all_steps', 'add_value_head', 'drop_value_head', 'token_values', 'Credit', 'ProcessGRPO', 'described',
            'shown', 'exploited', 'best_checkpoint', 'Alarm']
 
-# %% ../../nbs/07_distill/24_process_grpo.ipynb #d629e8e7
+# %% ../../nbs/07_distill/24_process_grpo.ipynb #c27bc109
 import dataclasses
 import json
 import math
@@ -28,7 +28,7 @@ from .training import _is_complete, is_main
 from .validation import accuracy
 from ..engines.base import chat_ids
 
-# %% ../../nbs/07_distill/24_process_grpo.ipynb #306c6266
+# %% ../../nbs/07_distill/24_process_grpo.ipynb #3270763e
 def merged(
     rows: dict,                # of a rollout: tensors whose first dimension is B, and others
     keys: list[tuple],         # of each row; equal ones are merged
@@ -56,7 +56,7 @@ def merged(
 
 def _is_rows(v, n: int) -> bool: return isinstance(v, Tensor) and v.dim() > 0 and len(v) == n
 
-# %% ../../nbs/07_distill/24_process_grpo.ipynb #ea266c10
+# %% ../../nbs/07_distill/24_process_grpo.ipynb #8e30ccca
 def all_steps(mine: Steps, accelerator) -> Steps:
     "The steps of all processes, in their order."
     if accelerator.num_processes == 1: return mine
@@ -65,7 +65,7 @@ def all_steps(mine: Steps, accelerator) -> Steps:
         return accelerator.gather(x)
     return Steps(*[together(getattr(mine, f.name)) for f in dataclasses.fields(mine)])
 
-# %% ../../nbs/07_distill/24_process_grpo.ipynb #0699492b
+# %% ../../nbs/07_distill/24_process_grpo.ipynb #57cb8627
 def add_value_head(model):
     "Give a model a `value_head`, for the hidden states that its decoder has last computed."
     size = model.config.get_text_config().hidden_size
@@ -86,7 +86,7 @@ def token_values(model, width: int) -> Tensor:
     before = model.last_hidden[:, -width - 1:-1].float()
     return model.value_head(before).squeeze(-1)
 
-# %% ../../nbs/07_distill/24_process_grpo.ipynb #b9e8d0e5
+# %% ../../nbs/07_distill/24_process_grpo.ipynb #ef18be6c
 @dataclasses.dataclass
 class Credit:
     "How steps are paid: the options of `agentark.distill.credit.advantages`."
@@ -259,7 +259,7 @@ def _without_signal(found: Tensor, group: int) -> float:
     "The share of groups whose advantages are all zero."
     return (found.reshape(len(found)//group, -1) == 0).all(1).float().mean().item()
 
-# %% ../../nbs/07_distill/24_process_grpo.ipynb #62d0c4ec
+# %% ../../nbs/07_distill/24_process_grpo.ipynb #f308c707
 def described(judged: list[Judged], rules: Iterable[str]) -> dict[str, float]:
     "Numbers that describe a rollout."
     n = len(judged)
@@ -280,7 +280,7 @@ def shown(x: Judged, step: int) -> dict:
         outcome=x.outcome if x.outcome == x.outcome else None, guard=x.guard,
     )
 
-# %% ../../nbs/07_distill/24_process_grpo.ipynb #ab00bdd1
+# %% ../../nbs/07_distill/24_process_grpo.ipynb #f168333c
 def exploited(
     rewards: list[float],    # of each logged step
     solved: list[float],
@@ -301,7 +301,7 @@ def _means(x: list[float], size: int) -> list[float]:
     "The mean of every `size` neighbours."
     return [sum(x[i:i + size])/size for i in range(len(x) - size + 1)]
 
-# %% ../../nbs/07_distill/24_process_grpo.ipynb #7bd08d93
+# %% ../../nbs/07_distill/24_process_grpo.ipynb #915d62ae
 def best_checkpoint(out: Path, over: int = 3) -> str | None:
     "The checkpoint before which, in the mean of `over` logged steps, most was solved; None if more was at the start."
     best, most = None, 0.0
