@@ -171,6 +171,7 @@ class Prompt:
     "A chat, ready for the reply."
     ids: list[int]     # its tokens
     opened: str = ""   # the tag of thoughts that it ends with, which belongs to the reply
+    text: str = ""     # what its tokens say, where that is known
 
 def chat_prompt(tokenizer, messages: list[dict]) -> Prompt:
     """The prompt of a chat, ready for the reply, or for the rest of it where the last message is the assistant's.
@@ -182,10 +183,12 @@ def chat_prompt(tokenizer, messages: list[dict]) -> Prompt:
         before = chat_prompt(tokenizer, asked)
         begun = continued(before.opened, last["content"])
         return Prompt(before.ids + tokenizer(begun, add_special_tokens=False).input_ids)
-    if not has_template(tokenizer): return Prompt(tokenizer(plain_text(messages)).input_ids)
+    if not has_template(tokenizer):
+        text = plain_text(messages)
+        return Prompt(tokenizer(text).input_ids, text=text)
     if not hasattr(tokenizer, "chat_template"): return Prompt(write_chat(tokenizer, messages))
     text = write_chat(tokenizer, messages, tokenize=False, add_generation_prompt=True)
-    return Prompt(tokenizer(text, add_special_tokens=False).input_ids, opened(text))
+    return Prompt(tokenizer(text, add_special_tokens=False).input_ids, opened(text), text)
 
 def plain_text(messages: list[dict]) -> str:
     "A chat for a model without a chat template."
