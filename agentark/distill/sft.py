@@ -13,13 +13,14 @@ from ..core.config import AgentArkError, neutral, unknown
 from ..core.records import Trace
 from .traces import read_traces
 from .training import Training, is_main
+from ..engines.base import Templating
 from ..engines.models import resolve
 
 STRATEGY = Literal["answer", "rsft", "da"]
 
 # %% ../../nbs/07_distill/08_sft.ipynb #c6157d2e
 @dataclass
-class SftOptions(Training):
+class SftOptions(Training, Templating):
     "What decides a fine-tuning."
     model_name_or_path: str              # embedded model, folder or hub id; also any earlier stage's output
     train_data_path: str                 # traces, from `agentark traces`
@@ -131,7 +132,8 @@ def _trainer(stage: Sft):
     config = _sft_config(stage)   # before the model, which ZeRO loads in parts
     half = stage.use_peft and torch.cuda.is_available()   # the base of adapters is not trained
     dtype = torch.bfloat16 if half else torch.float32
-    model, tokenizer = load_student(resolve(stage.model_name_or_path), dtype, stage.attn_implementation)
+    source = resolve(stage.model_name_or_path)
+    model, tokenizer = load_student(source, dtype, stage.attn_implementation, stage.template())
     parts = dict(
         train_dataset=Dataset.from_list(_rows(stage, tokenizer, traces, stage.train_data_path)),
         eval_dataset=_held(stage, tokenizer, held),

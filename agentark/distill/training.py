@@ -29,12 +29,13 @@ def read_manifest(folder) -> dict:
 # %% ../../nbs/07_distill/00_training.ipynb #dd8b4592
 def defaults(stage: Stage) -> dict:
     "The defaults of a stage's fields; of a field that has none it is `MISSING`."
-    return {f.name: f.default for f in dataclasses.fields(stage)}
+    made = {f.name: f.default_factory() for f in dataclasses.fields(stage) if callable(f.default_factory)}
+    return {f.name: f.default for f in dataclasses.fields(stage)} | made
 
 def is_finished(stage: Stage, out: Path) -> bool:
     "Is this very training done already? Another one in the same folder raises `AgentArkError`."
     meta = read_manifest(out)
-    if not meta: return False
+    if not meta or _never_begun(meta, out): return False
     old = defaults(stage) | meta["config"]   # what an older version had no field for
     differ = [f"{k} {old[k]!r} -> {v!r}" for k, v in stage.identity().items() if old[k] != v]
     if not differ: return meta["status"] == "finished"
@@ -42,6 +43,10 @@ def is_finished(stage: Stage, out: Path) -> bool:
         f"{out} was trained with another configuration ({'; '.join(differ)}); "
         "choose another --output_dir or pass --overwrite to start anew"
     )
+
+def _never_begun(meta: dict, out: Path) -> bool:
+    "Was a training killed before its first checkpoint? Nothing of it is left, and any other may start there."
+    return meta["status"] == "running" and last_checkpoint(out) is None
 
 # %% ../../nbs/07_distill/00_training.ipynb #f64025b3
 def last_checkpoint(out: Path) -> str | None:
@@ -270,7 +275,11 @@ def _run(stage: Training, out: Path) -> Path:
     resumed = last_checkpoint(out)
     if resumed and is_last(resumed): trainer._run_epoch = lambda *_, **__: None   # loads it, and makes no step
     if trainer.args.use_cpu: _prepare_cpu()
-    with quietly(): trainer.train(resume_from_checkpoint=resumed)
+    try:
+        with quietly(): trainer.train(resume_from_checkpoint=resumed)
+    except BaseException:
+        if is_main() and last_checkpoint(out) is None: model_manifest(out).unlink(missing_ok=True)
+        raise
     measured = _measured(trainer, meter)
     trainer.gathered = _gathered(trainer)
     if is_main(): _finish(stage, trainer, out, measured, bool(resumed))

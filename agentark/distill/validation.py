@@ -11,7 +11,8 @@ import torch
 from transformers import TrainerCallback
 from ..core.config import AgentArkError
 from ..core.records import Query, Trace
-from ..engines.base import chat_ids
+from ..engines.base import Prompt, chat_prompt, reply_text
+from ..engines.models import context_length
 from ..engines.transformers import Row, end_tokens, generate
 from ..grading.answers import extract, is_right
 from ..methods.prompts import solo
@@ -22,22 +23,23 @@ def replies(model, tokenizer, queries: list[Query],
             batch_size: int=96,
            ) -> list[str]:
     "The model's greedy replies to questions, in order. It stays in the mode, of training or not, that it was in."
-    rows = [_row(model, tokenizer, q, max_tokens) for q in queries]
+    prompts = [chat_prompt(tokenizer, [{"role": "user", "content": solo(q)}]) for q in queries]
+    rows = [_row(model, prompt, q, max_tokens) for prompt, q in zip(prompts, queries)]
     by_length = sorted(rows, key=lambda row: len(row.prompt))
     ends, pad = end_tokens(model, tokenizer), tokenizer.pad_token_id or 0
     training = model.training
     model.eval()
     for i in range(0, len(rows), batch_size): generate(model, by_length[i:i + batch_size], ends, pad)
     model.train(training)
-    return [tokenizer.decode(row.ids, skip_special_tokens=True) for row in rows]
+    return [reply_text(tokenizer, row.ids, prompt) for row, prompt in zip(rows, prompts)]
 
-def _row(model, tokenizer, query: Query, max_tokens: int) -> Row:
-    prompt = chat_ids(tokenizer, [{"role": "user", "content": solo(query)}])
-    room = getattr(model.config, "max_position_embeddings", 2**20) - len(prompt)
+def _row(model, prompt: Prompt, query: Query, max_tokens: int) -> Row:
+    n = len(prompt.ids)
+    room = context_length(model.config) - n
     if room < 1: raise AgentArkError(
-        f"question {query.id} of --eval_dataset has {len(prompt)} tokens, more than the model takes; leave it out"
+        f"question {query.id} of --eval_dataset has {n} tokens, more than the model takes; leave it out"
     )
-    return Row(prompt, min(max_tokens, room))
+    return Row(prompt.ids, min(max_tokens, room))
 
 def n_right(model, tokenizer, queries: list[Query], **options) -> int:
     "How many of the questions the model answers right."

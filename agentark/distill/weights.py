@@ -13,12 +13,13 @@ from collections import Counter
 from dataclasses import replace
 import torch
 from trl import SFTTrainer
-from trl.data_utils import common_prefix_length
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 from trl.trainer.utils import pad
 from ..core.config import AgentArkError
 from ..core.records import Trace
-from ..grading.answers import equal, extract, visible
+from ..core.thinking import CLOSER, continued, parse_reply, visible
+from ..engines.base import Prompt, chat_prompt, has_template, write_chat
+from ..grading.answers import equal, extract
 
 # %% ../../nbs/07_distill/06_weights.ipynb #1bdfe2f4
 def answer_span(solution: str, kind: str="math") -> tuple[int, int]:
@@ -75,17 +76,18 @@ def question_of(trace: Trace) -> str:
 def encoded(tokenizer, trace: Trace) -> dict:
     """A trace as the trainer reads it: `input_ids`, `labels`, `answer` (1 for its tokens), all `(T,)`, and `weight`.
 
-    Raises `AgentArkError` if the tokenizer's template writes the completion in other words.
+    What is masked is the prompt as inference has it, and the rest contains the completion as the model would write it;
+    raises `AgentArkError` where that cannot be.
     """
-    chat = trace.prompt + trace.completion
-    template = tokenizer.apply_chat_template
-    text = template(chat, tokenize=False)
-    tokens = template(chat, return_dict=True, tokenizer_kwargs={"return_offsets_mapping": True})
-    ids = tokens["input_ids"]
-    asked = template(trace.prompt, add_generation_prompt=True, return_dict=False)
-    n = common_prefix_length(asked, ids)
+    if not hasattr(tokenizer, "chat_template"): raise AgentArkError(
+        "this tokenizer (mistral_common's) cannot say which tokens write what: "
+        "train from a folder with tokenizer.json, where mistral_common is not installed"
+    )
+    prompt = chat_prompt(tokenizer, trace.prompt)
+    text = prompt.text + _completed(tokenizer, trace, prompt)
+    ids, places = _tokens(tokenizer, text, prompt)
+    n = len(prompt.ids)
     start, end = _answer_in_chat(text, trace)
-    places = tokens["offset_mapping"]
     return {
         "input_ids": ids,
         "labels": [-100]*n + ids[n:],
@@ -93,13 +95,46 @@ def encoded(tokenizer, trace: Trace) -> dict:
         "weight": trace.weight,
     }
 
+def _tokens(tokenizer, text: str, prompt: Prompt) -> tuple[list[int], list]:
+    "Tokens and their places (characters) of a text that begins with a prompt; no token is made of both."
+    n, told = len(prompt.ids), dict(add_special_tokens=False, return_offsets_mapping=True)
+    whole = tokenizer(text, **told)
+    if whole.input_ids[:n] == prompt.ids: return whole.input_ids, whole.offset_mapping
+    rest = tokenizer(text[len(prompt.text):], **told)
+    shift = len(prompt.text)
+    places = [(0, 0)]*n + [(a + shift, b + shift) for a, b in rest.offset_mapping]
+    return prompt.ids + rest.input_ids, places
+
+# %% ../../nbs/07_distill/06_weights.ipynb #f2719424
+def _completed(tokenizer, trace: Trace, prompt: Prompt) -> str:
+    "What follows the prompt of a trace."
+    reply = trace.completion[-1]["content"]
+    thinking = parse_reply(reply).thinking
+    if not has_template(tokenizer): return reply + (tokenizer.eos_token or "")
+    if thinking and prompt.text.rstrip().endswith(tuple(CLOSER.values())): raise AgentArkError(
+        f"trace {trace.id or trace.prompt} has thoughts, and its prompt has closed them: "
+        "leave out --enable_thinking false, or the thoughts"
+    )
+    written = write_chat(tokenizer, trace.prompt + trace.completion, tokenize=False)
+    rest = written.removeprefix(prompt.text)
+    said = [*thinking.split("\n\n"), visible(reply).strip()]
+    if rest != written and all(part in rest for part in said): return rest
+    return continued(prompt.opened, reply) + _after_reply(tokenizer, trace.prompt)
+
+def _after_reply(tokenizer, asked: list[dict]) -> str:
+    "What the chat template puts after the assistant's words, at the end of a chat."
+    mark = "COMPLETION"
+    text = write_chat(tokenizer, [*asked, {"role": "assistant", "content": mark}], tokenize=False)
+    _, found, end = text.rpartition(mark)
+    if found: return end
+    raise AgentArkError("the model's chat template leaves out what the assistant says, so it cannot be trained with it")
+
 def _answer_in_chat(text: str, trace: Trace) -> tuple[int, int]:
     "From where to where the text of a chat states the trace's answer."
     solution = visible(trace.completion[-1]["content"]).strip()
     place = text.rfind(solution)
     if not solution or place < 0: raise AgentArkError(
-        f"trace {trace.id or trace.prompt}: the model's chat template does not show its completion as it is; "
-        "shorten it to what a reply says after thinking"
+        f"trace {trace.id or trace.prompt}: nothing of its completion is visible after its thoughts; leave it out"
     )
     start, end = answer_span(solution, trace.kind)
     return place + start, len(text) if end == len(solution) else place + end
