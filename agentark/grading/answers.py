@@ -70,10 +70,11 @@ def _has_variables(t: Node | None) -> bool:
 
 def _numbers(text: str) -> list:
     "The values of the numbers in a text."
-    return [number(found.replace(",", "").lstrip("+")) for found in _SIGNED.findall(plain(text)) if found]
+    return [number(found.replace(",", "").lstrip("+")) for found in _SIGNED.findall(text) if found]
 
 def same_short(a: str, b: str) -> bool | None:
     "Are two short answers the same: in words, up to case, punctuation and articles; in signs, as formulas?"
+    a, b = plain(a), plain(b)
     formulas = _is_formula(a) + _is_formula(b)
     if formulas and not any(_LETTERS.search(x) for x in (a, b) if "\\" not in x): return _same_formula(a, b)
     return (normalized(a) or a.strip().lower()) == (normalized(b) or b.strip().lower()) != "" and _numbers(a) == _numbers(b)

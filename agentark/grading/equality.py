@@ -243,9 +243,7 @@ def _said(t: Node) -> Node:
     "What a variable is said to be: `x = 5` as 5."
     return t.value if isinstance(t, Is) else t
 
-def _single(t: Node) -> Node:
-    r"The only item of a set: `\{5\}` as 5."
-    return t.items[0] if isinstance(t, Set) and len(t.items) == 1 else t
+
 
 # %% ../../nbs/02_grading/03_equality.ipynb #0982a7c3
 def same(a: Node, b: Node, prove: Prover=settled) -> bool:
@@ -263,11 +261,15 @@ def same(a: Node, b: Node, prove: Prover=settled) -> bool:
         a, b = _as_equation(a), _as_equation(b)
     elif Is in shapes:
         return same(_said(a), _said(b), prove)
-    if type(a) is not type(b):
-        a, b = _single(a), _single(b)
+    if {Set} < {type(a), type(b)}: return _all_same(a, b, prove)
     if is_expr(a) and is_expr(b):
         return prove("equal", a, b)
     return type(a) is type(b) and _same_shape(a, b, prove)
+
+def _all_same(a: Node, b: Node, prove: Prover) -> bool:
+    r"Is every item of the one that is a set the other? `\{5\}` is 5, and so is a list of `2.5` and `5/2` that one."
+    if isinstance(b, Set): a, b = b, a
+    return bool(a.items) and all(same(x, b, prove) for x in a.items)
 
 def _units_agree(unit: str | None, other: str | None) -> bool:
     "Are the units the same, or is one left out that is not percent?"

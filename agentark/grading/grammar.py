@@ -370,6 +370,7 @@ def _unit_words(s: Marks) -> str:
 
 # %% ../../nbs/02_grading/02_grammar.ipynb #f76a1cf5
 _UNIT = re.compile(r"[a-z/¢$%][a-z/^23 -]*")
+_INCHES = re.compile(r"in(?:\^[23])?")
 
 def _unit(s: Marks, value: Node) -> Node:
     "The value with the unit that follows it, if any."
@@ -380,7 +381,8 @@ def _unit(s: Marks, value: Node) -> Node:
     if not words: return value
     name = unit_name(words)
     parts = set(re.split(r"[\s/^-]+", name))
-    if parts & (NOT_UNITS | SCALES.keys()) or not _UNIT.fullmatch(name):
+    refused = parts & (NOT_UNITS | SCALES.keys()) and not _INCHES.fullmatch(name)
+    if refused or not _UNIT.fullmatch(name):
         raise Unreadable(f"{words!r} is no unit")
     return Quantity(value, name)
 

@@ -48,7 +48,7 @@ def _sentences(letters: str) -> str:
     # I think it's C, so it must be C, hence C, I conclude C, that leaves C
     concluded = rf"""
         (?i: \b(?:it\s*(?:'s|is|must\s+be|has\s+to\s+be|should\s+be)|(?:must|has\s+to)\s+be|so|hence|thus|therefore|conclude(?:\s+that)?(?:\s+it\s*(?:'s|is))?
-             |go(?:ing)?\s+with|went\s+with|settle\s+on|opt(?:ing)?\s+for|leaves(?:\s+us\s+with)?|leaving|choose|chose|pick|select|guess|say
+             |go(?:ing)?\s+with|went\s+with|settle\s+on|opt(?:ing)?\s+for|leaves(?:\s+us\s+with)?|leaving|gives(?:\s+us)?|choose|chose|pick|select|guess|say
              |(?:correspond|point|lead)s?\s+to|match(?:es)?)\b [,:]? \s+ {_ADVERBS} (?:the\s+)? )
         {last}"""
     # I choose C
@@ -66,7 +66,7 @@ def _patterns(letters: str) -> tuple[re.Pattern, ...]:
     )
     return (
         re.compile(_sentences(letters), re.M | re.X),
-        re.compile(rf"(?i:\b(?:answer|option)\b)\s{{0,9}}{_letter(letters)}", re.M | re.X),
+        re.compile(rf"(?i:\b(?:answer|option)\b)\s{{0,9}}(?i:(?:option|choice|letter)\s)?{_letter(letters)}", re.M | re.X),
         re.compile(alone, re.M | re.X),
         re.compile(rf"{option}\S", re.M),
     )

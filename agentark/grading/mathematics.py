@@ -105,20 +105,21 @@ def _last_side(text: str) -> str | None:
     return _settled(right) if computed and not symbols(computed) else None
 
 # %% ../../nbs/02_grading/05_mathematics.ipynb #780492e5
-_PART = r"half|third|quarter|fourth|fifth|sixth|seventh|eighth|ninth|tenth|hundredth|thousandth"
+_PART = r"half|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|hundredth|thousandth"
 _MEASURE = (
     r"hours?|hrs?|h|minutes?|mins?|seconds?|secs?|days?|weeks?|months?|years?|feet|foot|ft|inch(?:es)?|yards?|miles?"
     r"|pounds?|lbs?|ounces?|dollars?|cents?|degrees?|gallons?|quarts?|pints?|meters?|centimeters?|kilograms?|grams?"
 )
 _GOES_ON = re.compile(rf"""
-    \s* (?: (?:or|to|through|mod|modulo|rem|remainder|plus|minus|times|squared|cubed|factorial|over|below|above)\b
-      | (?:divided|multiplied)\sby\b | out\sof\b | in\s[0-9] | (?:more|less|fewer)\sthan\b | and\s(?:an?|one)\b
-      | and\s\$?[0-9]+(?:\.[0-9]+)?\s*\$?$ | (?:{_PART})s?\b | [x×*+/^:-]\s?\$?[0-9]
+    \s* (?: (?:mod|modulo|rem|remainder|plus|minus|squared|cubed|factorial)\b | below\szero
+      | (?:or|to|through|times|over|in|(?:divided|multiplied)\sby|out\sof|and) \s \$?[0-9.]+ (?!\S*\s(?:[*+/=-]|is|are)\s)
+      | or\s(?:more|less|fewer|so)\b | (?:more|less|fewer)\sthan\s(?:\$?[0-9]|[a-z]\b|twice|half) | out\sof\b
+      | and\s(?:an?|one)[\s-](?:{_PART}) | (?:{_PART})s?\b | [x×*+/^:-]\s?\$?[0-9]
       | (?:{_MEASURE}),?\s(?:and\s)?\$?[0-9] )
 """, re.I | re.X)
 _COMES_FROM = re.compile(rf"""
-    (?: \b(?:{_PART})s?\sof | \b(?:twice|thrice|double|triple|log|root\sof|power\sof|multiple\sof|factor\sof|percent\sof)
-      | [0-9]\$?\s?(?:or|to|and|through|mod|modulo|rem|remainder|plus|minus|times|over|divided\sby|out\sof|x|×)
+    (?: \b(?:{_PART}|quarter)s?\sof | \b(?:twice|thrice|double|triple|log|root\sof|power\sof|multiple\sof|factor\sof|percent\sof)
+      | (?:^|(?<![*/+=-])\s)\$?[0-9][0-9.,]*\$?\s?(?:or|to|and|through|mod|modulo|rem|remainder|plus|minus|times|over|divided\sby|out\sof|x|×)
       | [0-9]\$?\s(?:{_MEASURE})(?:,|,?\sand)? | \bbetween\s\S+\sand ) \s*\$?$
 """, re.I | re.X)
 

@@ -92,6 +92,7 @@ def _in_digits(m: re.Match) -> str:
     words = [w for w in re.split(r"[\s-]+", m["whole"].lower()) if w != "and"]
     value = _of_words(words)
     if value is None or (words == ["one"] and m.start() and not m["part"] and not m["minus"]): return m[0]
+    if m["part"] in ("quarter", "quarters") and value not in (1, 3): return m[0]     # coins
     if m["part"]: value = f"{value}/{_PART_WORDS[m['part'].lower()]}"
     if m["half"]: value = f"{2*value + 1}/2"
     return f"-{value}" if m["minus"] else f"{value}"
@@ -296,7 +297,7 @@ SCALES = {
 NOT_UNITS = set("""
     not no and or more less fewer than at least most about around nearly approximately roughly if for when where each
     is are was plus minus times squared cubed factorial divided by over mod modulo to the power of root base remainder
-    half halve third quarter fourth fifth sixth seventh eighth ninth tenth hundredth thousandth pi points
+    in half halve third quarter fourth fifth sixth seventh eighth ninth tenth hundredth thousandth pi points
 """.split())
 
 # %% ../../nbs/02_grading/00_notation.ipynb #9c7de4b5

@@ -66,9 +66,12 @@ def _is_bare(text: str) -> bool:
     return len(text) < 60 and len(text.split()) <= 5 and "\n" not in text and not _PREFACE.match(text)
 
 # %% ../../nbs/02_grading/04_replies.ipynb #77b518f8
+_CALCULATED = re.compile(r"<<[^<>\n]{1,200}>>")     # GSM8K's notes for a calculator: 3*4 = <<3*4=12>>12
+
 def heard(text: str) -> str:
     "The part of a visible reply in which its answer is to be found."
-    return own(tagged(unescaped(plain(text))))
+    text = own(tagged(unescaped(plain(text))))
+    return _CALCULATED.sub("", text) if "<<" in text else text
 
 # %% ../../nbs/02_grading/04_replies.ipynb #cd905828
 _BOX = re.compile(r"""
