@@ -37,13 +37,13 @@ def _sentences(letters: str) -> str:
     one, last = _letter(letters), rf"[(\[]?([{letters}])[)\]]?(?=\s*(?:[.!;]|$|,?\s(?:because|since|as)\b))"
     # the answer is C, the best option here is clearly C
     announced = rf"""
-        (?i: \b(?:answer|option|choice|solution|pick)s?\b[^\n.(]{{0,40}}?(?:\bis\b|\bbe\b|:|=) ) (?!\s{{1,9}}not\b) \s{{0,9}} (?i:{_ADVERBS})
+        (?i: \b(?:(?:answer|option|choice|solution|pick)s?\b[^\n.(]{{0,40}}?|(?:right|correct|best)(?:\sone)?\s?)(?:\bis\b|\bbe\b|:|=) ) (?!\s{{1,9}}not\b) \s{{0,9}} (?i:{_ADVERBS})
         {one}"""
     # C is the correct answer
     praised = rf"""
         (?: ^[\s*>"']{{0,9}} | [.!?:;,]\s+ | (?i:\b(?:so|hence|thus|therefore|that|think|believe|and|but|only|option|choice|answer|statement)\s+) )
         [(\[]?([{letters}])[)\]]? \s+ (?i: (?:it\s)?is|was|seems|looks|appears|must\s+be|should\s+be|would\s+be|has\s+to\s+be|fits|works )
-        (?i: \s+(?:to\s+be\s+)? (?:the\s+|our\s+|my\s+)? (?:{_RIGHT}\s+)? (?:{_RIGHT}|{_NOUN})\b (?=\s*[.,!;]|\s*$|\s+(?:because|since|as|here|to|for|of|among)\b) )
+        (?i: \s+(?:to\s+be\s+)? (?:the\s+|our\s+|my\s+)? (?:{_RIGHT}\s+)? (?:{_RIGHT}|{_NOUN})\b (?=\s*[.,!;]|\s*$|\s+(?:because|since|as|here|to|for|of|among)\b) | (?<=it\sis)(?=\s*[.!]|\s*$) )
         """
     # I think it's C, so it must be C, hence C, I conclude C, that leaves C
     concluded = rf"""
@@ -95,7 +95,12 @@ def unstyled(text: str) -> str:
     if "\\" not in text: return text
     text = colourless(text)
     for _ in range(2): text = _STYLE.sub(r"\1", text)
-    return _SPACE.sub(" ", text)
+    return _SPACE.sub(" ", re.sub(r"\{\s*([A-Za-z])\s*\}(?!\s*\{)", _unbraced, text))
+
+def _unbraced(m: re.Match) -> str:
+    "A letter without its braces, which a command needs."
+    before = m.string[:m.start()]
+    return m[0] if re.search(r"\\[a-zA-Z]+\s?$", before[-20:]) else m[1]
 
 @lru_cache
 def _whole(letters: str) -> re.Pattern:
@@ -108,7 +113,8 @@ def _whole(letters: str) -> re.Pattern:
 def _of_box(box: str, letters: str) -> str | None:
     "The one letter of a box."
     m = _whole(letters).fullmatch(box[:200])
-    if not m or re.search(rf"(?:,|;|&|\band\b|\bor\b)\s*\(?[{letters}]\)?\W*$", box[m.end(1):200]): return None
+    another = rf"(?:,|;|&|\band\b|\bor\b)\s*\(?[{letters}](?:\)|\W*$)"
+    if not m or re.search(another, box[m.end(1):200]): return None
     return m[1].upper()
 
 # %% ../../nbs/02_grading/06_letters.ipynb #79e5efff

@@ -11,7 +11,7 @@ from collections import deque
 from .grammar import read
 from .notation import Unreadable, number, worded
 from .replies import NONE, Answer, cut_off, last_box
-from .trees import Call, Is, Node, Set, Sym, Text, symbols
+from .trees import Expr, Is, Node, Set, Text, symbols
 
 # %% ../../nbs/02_grading/05_mathematics.ipynb #4aa30ca2
 _NUMBER = re.compile(r"""
@@ -43,7 +43,7 @@ _END = re.compile(r"""
   | ,?[ ]\(?(?:because|since|so|as|which|when|where|after|for|if|therefore|hence|thus|I[ ]hope)\b
   | ,?[ ]\(?(?:or[ ])?(?:approximately|about|roughly|around|nearly)\b | [ ]\((?=≈|\\approx)
   | ,[ ](?=(?!and\b|or\b)[a-z]{2,})
-  | [ ]an?[ ](?=[a-z]{3,})
+  | [ ]an?[ ](?=[a-z]{3,})(?!half|third|quarter|dozen|hundred|thousand|million)
   | [ ](?:each|every)\b
   | </
 """, re.X)
@@ -129,9 +129,10 @@ def _entangled(text: str, start: int, end: int) -> bool:
 
 # %% ../../nbs/02_grading/05_mathematics.ipynb #52d6b349
 _VERB = re.compile(r"""
-    \b(?:is|are|was|were|be|equals?|makes?|gives?|leaves?|has|have|had|gets?|needs?|costs?|earns?|pays?|becomes?|totals?
+    \b(?:is|are|was|were|be|equals?|makes?|gives?|leaves?|has|have|had|gets?|needs?|costs?|earns?|pays?|becomes?|totals
       |yields?|remains?|comes?\sto|brings?|takes?|contains?|holds?|weighs?|receives?|saves?|spends?|sells?|uses?)\b | =
 """, re.X)
+_TWO = re.compile(r"[0-9].*\b(?:and|but|while|whereas)\b")      # Tom has 3 and Ann has 4
 _AROUND = re.compile(r"""
     (?:(?:about|approximately|roughly|around|exactly|only|just|simply|precisely|therefore|thus|hence|clearly|indeed|actually|also
       |equal\sto|that|given\sby|then|now)[\s,:]+)+
@@ -144,12 +145,10 @@ def _the_number(clause: str, says: bool) -> str | None:
     found = [*_NUMBER.finditer(clause)]
     if not found or _UNSURE.search(clause[:found[0].start()]): return None
     if len(found) > 1:
-        verbs = [m.end() for m in _VERB.finditer(clause)]
-        before = [m for m in found if verbs and m.start() < verbs[0]]
-        found = [m for m in found if verbs and m.start() >= verbs[-1]]
-        sure = says or clause[:verbs[-1]].endswith("=") if verbs else False
-        if not sure or len(found) != 1 or (clause[verbs[0]:verbs[-1]].strip("= ") and _NUMBER.search(clause, verbs[0], verbs[-1])):
-            return clause.strip()
+        verbs = [*_VERB.finditer(clause)]
+        sure = verbs and (says or verbs[-1][0] == "=") and not _TWO.search(clause[verbs[0].end():verbs[-1].start()])
+        found = [m for m in found if sure and m.start() >= verbs[-1].end()]
+        if len(found) != 1: return clause.strip()
     m, = found
     return clause.strip() if _entangled(clause, *m.span()) else _clean(m[0])
 
@@ -205,8 +204,9 @@ def _from(rest: str, m: re.Match) -> str:
 def _after_name(text: str, m: re.Match) -> str | None:
     "What a text says that a formula is, where that is no more than a name: `$x$ is 7`."
     named, says = tree_of(_held(m)), _IS.match(text, m.end())
-    if not says or not isinstance(named, (Sym, Call)): return None
-    return _stated(text[says.end():])
+    if not says or not isinstance(named, Expr) or not symbols(named): return None
+    found = _stated(text[says.end():])
+    return found if found and re.search(r"[0-9\\]", found) else None
 
 # %% ../../nbs/02_grading/05_mathematics.ipynb #8d1e3f06
 def _balanced(text: str, start: int, end: int) -> str:
@@ -223,6 +223,7 @@ def _balanced(text: str, start: int, end: int) -> str:
 def _around(text: str, start: int, end: int) -> tuple[int, int]:
     "A number's place, widened to the word that it is in and the unit that follows."
     while start and not text[start - 1].isspace() and text[start - 1] not in "=≈":
+        if text[start - 1] == ":" and not text[start - 2:start - 1].isdigit(): break
         start -= 1
     while end < len(text) and not text[end].isspace(): end += 1
     end += len(_TEXT.match(text, end)[0])
@@ -235,16 +236,28 @@ def _last_match(pattern: re.Pattern, text: str) -> re.Match | None:
     last = deque(pattern.finditer(text), 1)
     return last[0] if last else None
 
+_LISTED = re.compile(r"(?:\bare|[=:])\s((?:-?[0-9][0-9./]*(?:,\s(?:and\s)?|\sand\s))+)$")
+
 def _last(text: str) -> Answer:
     "The last formula or number of a reply that states nothing."
     digit = max(map(text.rfind, "0123456789"))
     window = text[max(0, digit - 400):digit + 100]
     formula, m = _last_match(_FORMULA, window), _last_match(_NUMBER, window)
     if formula and (not m or formula.end() >= m.end()):
-        return Answer(_formulas(window, formula), "last formula")
-    if not m or _UNSURE.search(window[:m.start()]) or _entangled(window, *m.span()):
-        return NONE
+        return Answer(_formulas(window, _first_listed(window)), "last formula")
+    if not m or _UNSURE.search(window[:m.start()]): return NONE
+    if listed := _LISTED.search(window, 0, m.start()):
+        return Answer(window[listed.start(1):m.end()], "last number")
+    if _entangled(window, *m.span()): return NONE
     return Answer(_last_number(window, m), "last number")
+
+def _first_listed(text: str) -> re.Match:
+    "The first formula of the enumeration that the last one ends."
+    *others, first = _FORMULA.finditer(text)
+    for m in reversed(others):
+        if not _AND.fullmatch(text, m.end(), first.start()): break
+        first = m
+    return first
 
 def _last_number(text: str, m: re.Match) -> str:
     "The number matched by `m`, with its unit, its brackets and its name."
@@ -257,6 +270,7 @@ def _last_number(text: str, m: re.Match) -> str:
     return _clean(m[0]) if plain else word
 
 # %% ../../nbs/02_grading/05_mathematics.ipynb #24189c47
+_EMPTY = re.compile(r"\\f?boxe?d?\s*\{\s*\}")
 _FINAL = re.compile(r"""
     (?: ^ | [.!?]\s+ ) [\s*_\#>]* (?:(?:so|thus|therefore|hence|and),?\s)? (?:(?:the|my|our)\s)? (?:final|correct|overall)?\s?
     answers?\b [^\n.]{0,60}? (?:\bis\b|\bare\b|=|:)
@@ -266,13 +280,18 @@ _FINAL = re.compile(r"""
 def extract_math(text: str) -> Answer:
     "The mathematical answer in a reply, and how it was found."
     box, end = last_box(text)
-    if box: return _behind(text, end) or Answer(_settled(box) if tree_of(box) is None and "," not in box else box, "boxed")
+    if box: return _behind(text, end) or Answer(_computed(box), "boxed")
     if cut_off(text): return NONE
+    text = _EMPTY.sub("", text)
     for announced in (_ANSWER, _RESULT):
         for m in reversed(deque(announced.finditer(text), 20)):
             found = _stated(text[m.end():m.end() + 600], sentence=m[0][-1].isalpha())
             if found: return Answer(found, "stated")
     return _unstated(text)
+
+def _computed(box: str) -> str:
+    "What is in a box; of `3 + 4 = 7` what follows the last sign."
+    return box if tree_of(box) is not None or "," in box else _settled(box) or box
 
 def _behind(text: str, end: int) -> Answer | None:
     "The final answer that a reply announces behind its last box, if it can be read."
@@ -294,7 +313,14 @@ def _unstated(text: str) -> Answer:
             return Answer(found, "whole")
         if "\\" in text and "$" not in text and not _PROSE.search(text):
             return Answer(text.strip(), "whole")
-    return _last(text)
+    return _last(text) if re.search("[0-9]", text) else _in_words(text)
+
+def _in_words(text: str) -> Answer:
+    "The number in words after the last verb of a reply that has no digit."
+    sentence = re.split(r"[.!?]\s|\n", text.strip()[-300:].rstrip(".! "))[-1]
+    verb = _last_match(_VERB, sentence)
+    found = worded(sentence[verb.end():].strip()) if verb else ""
+    return Answer(found, "last number") if number(found) is not None else _last(text)
 
 def _is_words(text: str) -> bool:
     return isinstance(tree_of(text), Text)

@@ -85,6 +85,7 @@ _WORDED = re.compile(rf"""
 def worded(text: str) -> str:
     "The text with numbers in words as digits; `no one` keeps its one."
     text = re.sub(r"(?<![\w\\])(?:minus|negative)\s+(?=\\?\$?[0-9])", "-", text, flags=re.I)
+    text = re.sub(r"(?<=[0-9])\s+and\s+(?:a|one)[\s-]+half\b", " 1/2", text, flags=re.I)
     return _WORDED.sub(_in_digits, text)
 
 def _in_digits(m: re.Match) -> str:
@@ -155,8 +156,9 @@ _SPELLINGS = [(re.compile(pattern, re.X), new) for pattern, new in [
     (r"\*\*", "^"),
     (r"\s+", " "),
     (r"(?<=[0-9])[ ]?(?:[xX]|times)[ ]?(?=10[ ]?\^)", r" \\times "),
-    (r"(?<![\w.]) ([0-9]+(?:\.[0-9]+)?|\.[0-9]+) [eE] ([-+]?[0-9]{1,3}) (?!\w|\.[0-9])", r"{\1*10^{\2}}"),
+    (r"(?<![\w.]) ([0-9]+(?:\.[0-9]+)?|\.[0-9]+) [eE] \+?(-?[0-9]{1,3}) (?!\w|\.[0-9])", r"{\1*10^{\2}}"),
     (r"\b[pP]er[ ]?cent\b", "percent"),
+    (r"(?<=[^(])[ ]?\(\s*\\approx[^()]*\)", ""),                                            # \sqrt2 (\approx 1.41)
     (r"\\text\{([^{}]*[^{}\s:=]) \s*(?:[:=]|[ ]is|[ ]are)\s*\} (?=[ ]?[^\s.])", r"\\text{\1}="),   # \text{Area: }12
     (r"\\(?:doteq|simeq|thickapprox)(?![a-zA-Z])", r"\\approx"),
     (r"(\\approx[ ]?-?[0-9.,]*[0-9]) (?:\.\.\. | … | \\[lc]?dots(?![a-zA-Z]))", r"\1"),

@@ -9,6 +9,7 @@ __all__ = ['NONE', 'Answer', 'visible', 'tagged', 'own', 'heard', 'last_box', 'b
 import re
 from collections import deque
 from dataclasses import dataclass
+from ..core import thinking
 from .notation import plain, unescaped
 
 # %% ../../nbs/02_grading/04_replies.ipynb #5acf27bb
@@ -21,20 +22,18 @@ class Answer:
 NONE = Answer(None, "none")
 
 # %% ../../nbs/02_grading/04_replies.ipynb #37718bab
-_THOUGHT = "think|thinking|thoughts?|reasoning|reflection|scratchpad|analysis|inner_monologue|seed:think"
-_THINKS = re.compile(rf"""
-    (?P<end> </(?:{_THOUGHT})> | ◁/think▷ | <\|end_of_thought\|> | \[/THINK\] | <\|channel\|>final(?:<\|message\|>)? )
-  | <(?:{_THOUGHT})(?:\s[^<>]{{0,80}})?> | ◁think▷ | <\|begin_of_thought\|> | \[THINK\] | <\|channel\|>analysis
-""", re.I | re.X)
+_THOUGHT = "reflection|scratchpad|analysis|inner_monologue"
+_THINKS = re.compile(
+    rf"(?P<end></(?:{_THOUGHT})>|<\|end_of_thought\|>)|<(?:{_THOUGHT})>|<\|begin_of_thought\|>", re.I)
 
 def visible(text: str) -> str:
     "The reply without its thinking. Thinking that never ended has reached no answer."
-    end, thinks = 0, False
+    text = thinking.visible(text)
+    end, begun = 0, None
     for m in _THINKS.finditer(text):
-        if m["end"]: end, thinks = m.end(), False
-        elif not thinks: thinks, begun = True, m.start()
-    if not thinks: return text[end:]
-    return text[end:begun] if end else ""     # after an answer it thinks again
+        if m["end"]: end, begun = m.end(), None
+        elif begun is None: begun = m.start()
+    return text[end:begun] if end or begun is None else ""     # after an answer it thinks again
 
 # %% ../../nbs/02_grading/04_replies.ipynb #59f46360
 _TAGS = re.compile(r"<(final[_ -]?answer|answer|ans)>(.*?)(?:</\1>|\Z)", re.I | re.S)
