@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['normalized', 'same_short', 'extract_short', 'extract_code', 'unfinished', 'completed', 'passes_tests', 'extract',
-           'equal', 'gold', 'readable', 'grade', 'is_right', 'is_correct', 'groups', 'vote', 'consensus',
+           'equal', 'gold', 'readable', 'grade', 'is_right', 'is_correct', 'groups', 'vote', 'consensus', 'settle',
            'grade_record', 'grade_file', 'Grade']
 
 # %% ../../nbs/02_grading/07_answers.ipynb #a918f3b0
 import ast
+import asyncio
 import re
 import string
 import textwrap
@@ -17,12 +18,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice
+from itertools import combinations, islice
 from pathlib import Path
 from ..core.config import AgentArkError, Stage, neutral, unknown
 from ..core.records import Query, Trajectory
 from ..core.store import read_jsonl, write_jsonl
-from .equality import equal_math, workers
+from .equality import equal_math, needs_algebra, workers
 from .letters import extract_choice, unstyled
 from .mathematics import extract_math, tree_of
 from .notation import Unreadable, marks, number, plain, respell
@@ -228,6 +229,14 @@ def consensus(replies, kind: str="math") -> bool:
     "Do all replies give the same answer? An unparsed reply prevents it."
     found = groups(replies, kind)
     return len(found) == 1 and len(found[0]) == len(replies)
+
+# %% ../../nbs/02_grading/07_answers.ipynb #cc880294
+async def settle(replies, kind: str="math"):
+    "Let algebra compare the answers of replies beside the event loop; to be awaited before a `vote` or `consensus` there."
+    if kind != "math": return
+    answers = dict.fromkeys(r.answer for r in replies if r.answer is not None)
+    pairs = [pair for pair in combinations(answers, 2) if needs_algebra(*pair)]
+    if pairs: await asyncio.to_thread(lambda: [equal_math(*pair) for pair in pairs])
 
 # %% ../../nbs/02_grading/07_answers.ipynb #771e2489
 def grade_record(record: dict, where: str="record") -> dict:

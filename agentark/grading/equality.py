@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MAX_BITS', 'Prover', 'CPU_S', 'WALL_S', 'MEMORY', 'size', 'exact', 'too_big', 'real_root', 'differ', 'Undecided',
            'settled', 'same', 'to_sympy', 'nonzero', 'is_zero', 'algebra', 'proved', 'serve', 'Workers', 'workers',
-           'decided', 'undecided', 'equal_math']
+           'without_algebra', 'decided', 'undecided', 'equal_math', 'needs_algebra']
 
 # %% ../../nbs/02_grading/03_equality.ipynb #fb650b8e
 import atexit
@@ -25,7 +25,6 @@ import threading
 import zlib
 from collections.abc import Callable
 from fractions import Fraction
-from functools import lru_cache
 from .grammar import Unreadable, read
 from .notation import MAX_CHARS, number, respell
 from agentark.grading.trees import (
@@ -507,14 +506,32 @@ def workers() -> Workers:
 
 # %% ../../nbs/02_grading/03_equality.ipynb #17a0f1e0
 _LETTERING = re.compile(r" \\text\{([^{}]*)\}")
+_known: dict[tuple[str, str], bool] = {}          # verdicts of workers
 _undecided: set[tuple[str, str]] = set()
 
-@lru_cache(20_000)
-def decided(a: str, b: str) -> bool | None:
+def without_algebra(a: str, b: str) -> bool:
+    "Are two answers to a mathematical question the same? Raises `Undecided`, with both in one spelling, where only algebra can tell."
+    if (x := number(a)) is not None and (y := number(b)) is not None:
+        return x == y
+    if len(a) > MAX_CHARS or len(b) > MAX_CHARS:
+        return a.strip() == b.strip() != ""
+    if (a := respell(a)) == (b := respell(b)): return a != ""
+    if _LETTERING.sub(r" \1", a) == _LETTERING.sub(r" \1", b):
+        return True     # 5 \text{ m}, typed as 5 m
+    try: return same(read(a), read(b))
+    except (Unreadable, RecursionError): return False      # a sum of hundreds of terms is a tree as deep
+    except Undecided: raise Undecided(*sorted((a, b))) from None
+
+def decided(pair: tuple[str, str]) -> bool | None:
     "The verdict of a worker, remembered; None where there is none."
-    if (a, b) in _undecided: return None
-    verdict = workers().ask(a, b)
-    if verdict is None: _undecided.add((a, b))
+    if pair in _undecided: return None
+    if (verdict := _known.get(pair)) is not None: return verdict
+    verdict = workers().ask(*pair)
+    if verdict is None:
+        _undecided.add(pair)
+        return None
+    if len(_known) > 20_000: _known.clear()
+    _known[pair] = verdict
     return verdict
 
 def undecided() -> int:
@@ -525,13 +542,11 @@ def equal_math(a: str, b: str) -> bool | None:
     """Are two answers to a mathematical question the same? None where that was not decided within the limits.
 
     Never raises, and takes a few seconds of processor time at most."""
-    if (x := number(a)) is not None and (y := number(b)) is not None:
-        return x == y
-    if len(a) > MAX_CHARS or len(b) > MAX_CHARS:
-        return a.strip() == b.strip() != ""
-    if (a := respell(a)) == (b := respell(b)): return a != ""
-    if _LETTERING.sub(r" \1", a) == _LETTERING.sub(r" \1", b):
-        return True     # 5 \text{ m}, typed as 5 m
-    try: return same(read(a), read(b))
-    except (Unreadable, RecursionError): return False      # a sum of hundreds of terms is a tree as deep
-    except Undecided: return decided(*sorted((a, b)))
+    try: return without_algebra(a, b)
+    except Undecided as e: return decided(e.args)
+
+def needs_algebra(a: str, b: str) -> bool:
+    "Would a comparison of two answers have to wait for a worker?"
+    try: without_algebra(a, b)
+    except Undecided as e: return e.args not in _known and e.args not in _undecided
+    return False
