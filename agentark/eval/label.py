@@ -42,8 +42,13 @@ def split_response(text: str) -> list[str]:
     return parts[::-1]
 
 # %% ../../nbs/06_eval/05_label.ipynb #dc4dd02b
+def _is_cut(said: Call | Solution, kind: str) -> bool:
+    "Was a reply cut off before its answer? What has no answer but its whole text is judged as it is."
+    return said.finish_reason == "length" and kind not in ("summary", "open")
+
 def _of_call(i: int, c: Call, seat: str, kind: str) -> Solution:
     answer = c.answer if c.solution is None else extract(c.solution, kind).value
+    if _is_cut(c, kind): answer = None
     judged = answer == c.answer   # the verdict is on what all of the reply answers
     return Solution(
         id=i,
@@ -116,10 +121,10 @@ def decide(
     answer: str | None,     # of the solution
     t: Trajectory,
     always: bool=False,     # does the judge decide even where the rule can?
-) -> tuple[bool, str]:
-    "Is it correct, and who says so: `rule` or `judge`?"
+) -> tuple[bool | None, str]:
+    "Is it correct, and who says so: `rule` or `judge`? None where nobody does."
     settled = by_rule or not needs_judge(t) or _polar(answer, t)
-    if by_judge is None or (settled and not always): return bool(by_rule), "rule"
+    if by_judge is None or (settled and not always): return by_rule, "rule"
     return by_judge, "judge"
 
 # %% ../../nbs/06_eval/05_label.ipynb #27c62e2c
@@ -162,7 +167,7 @@ async def label(
     "A trajectory with its solutions and a verdict on each. Raises `EngineError` when the judge has none."
     found = solutions(t)
     judged = found + verdict_of(t, found)
-    texts = [visible(s.text).strip() for s in judged]
+    texts = ["" if _is_cut(s, t.kind) else visible(s.text).strip() for s in judged]
     by_judge, cut = {}, None
     # before the rules, so that what all questions ask comes at once and shares batches
     if submit:
@@ -174,6 +179,7 @@ async def label(
         s.judge = by_judge.get(text)
         s.is_correct, how = decide(s.rule, s.judge, s.answer, t, always)
         s.judged_by = engine.name if engine and how == "judge" else "rule"
+        if s.is_correct is None: s.judged_by = None
     return Labelled(
         **vars(with_verdicts(t, judged)),
         prompt=[{"role": "user", "content": solo(t)}],
@@ -317,7 +323,8 @@ def totals(records: list[dict], ts: dict[str, Trajectory]) -> dict:
     return {
         "questions": len(labelled),
         "solutions": len(found),
-        "correct": sum(s.is_correct for s in found),
+        "correct": sum(bool(s.is_correct) for s in found),
+        "undecided": sum(s.is_correct is None for s in found),
         "unparsed": sum(s.answer is None for s in found),
         "by_judge": sum(s.how == "judge" for s in found),
         "judge_cut": sum(bool(r.judge_cut) for r in labelled),
@@ -334,7 +341,8 @@ def _report(stage: Label, n: dict, path: Path):
     share = n["correct"]/max(n["solutions"], 1)
     print(
         f"labelled {n['solutions']} solutions of {n['questions']} questions: {n['correct']} correct ({share:.1%}), "
-        f"{n['unparsed']} without an answer; {n['failed_questions']} failed questions left out -> {path}"
+        f"{n['unparsed']} without an answer, {n['undecided']} undecided; "
+        f"{n['failed_questions']} failed questions left out -> {path}"
     )
     if n["no_gold"]: print(f"left out {n['no_gold']} questions without a readable gold answer")
     if n["gold_spelling_only"]:

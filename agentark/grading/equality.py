@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MAX_BITS', 'Prover', 'CPU_S', 'WALL_S', 'MEMORY', 'size', 'exact', 'too_big', 'real_root', 'differ', 'Undecided',
            'settled', 'same', 'to_sympy', 'nonzero', 'is_zero', 'algebra', 'proved', 'serve', 'Workers', 'workers',
-           'decided', 'equal_math']
+           'without_algebra', 'decided', 'undecided', 'equal_math', 'needs_algebra']
 
 # %% ../../nbs/02_grading/03_equality.ipynb #fb650b8e
 import atexit
@@ -25,7 +25,6 @@ import threading
 import zlib
 from collections.abc import Callable
 from fractions import Fraction
-from functools import lru_cache
 from .grammar import Unreadable, read
 from .notation import MAX_CHARS, number, respell
 from agentark.grading.trees import (
@@ -47,6 +46,7 @@ from agentark.grading.trees import (
     Seq,
     Set,
     Sym,
+    Text,
     Union,
     inside,
     is_expr,
@@ -103,11 +103,14 @@ def _exact_function(name: str, args: tuple) -> Fraction:
 
 # %% ../../nbs/02_grading/03_equality.ipynb #c9c8a6b6
 def too_big(t: Node | tuple) -> bool:
-    "Is there a power in the tree that nobody should compute?"
-    return any(_is_huge(part) for part in walk(t) if isinstance(part, Pow))
+    "Is there a power or a factorial in the tree that nobody should compute?"
+    return any(_is_huge(part) for part in walk(t) if isinstance(part, (Pow, Fn)))
 
-def _is_huge(t: Pow) -> bool:
-    "Has this power too many digits, or is it a tower of which nobody knows how many it has?"
+def _is_huge(t: Pow | Fn) -> bool:
+    "Has this power or factorial too many digits, or is it a tower of which nobody knows how many it has?"
+    if isinstance(t, Fn):
+        n = exact(t.args[0]) if t.name == "factorial" else None
+        return n is not None and n > MAX_BITS
     exponent = exact(t.exponent)
     if exponent is None:
         return isinstance(t.exponent, Pow) and not symbols(t.exponent)
@@ -216,18 +219,30 @@ def _measured(t: Node) -> tuple[Node, str | None]:
     return t, None
 
 def _as_equation(t: Node) -> Node:
-    "`y = 2x` as the equation that it is too."
-    if not isinstance(t, Is) or not is_expr(t.value) or not symbols(t.value):
-        return t
+    r"`y = 2x` as the equation that it is too, and `\sin x = 1`."
+    if not isinstance(t, Is) or not is_expr(t.value) or not is_expr(t.subject): return t
+    if not symbols(t.value) and not _is_function(t.subject): return t
     return Rel("=", t.subject, t.value)
+
+def _is_function(t: Node) -> bool:
+    return isinstance(t, Call) and t.name in ("sin", "cos", "tan")
+
+def _spread(t: Node) -> Node:
+    "`(x, y) = (1, 2)` as `x = 1, y = 2`."
+    match t:
+        case Is(Seq(items=names), Seq(items=values)) if len(names) == len(values):
+            return Set(tuple(map(Is, names, values)))
+    return t
+
+def _same_name(a: Node, b: Node) -> bool:
+    "Is the same thing named? A word and a letter may be, as in `V = 5` and `Volume = 5`."
+    return a == b or (isinstance(a, Text) != isinstance(b, Text))
 
 def _said(t: Node) -> Node:
     "What a variable is said to be: `x = 5` as 5."
     return t.value if isinstance(t, Is) else t
 
-def _single(t: Node) -> Node:
-    r"The only item of a set: `\{5\}` as 5."
-    return t.items[0] if isinstance(t, Set) and len(t.items) == 1 else t
+
 
 # %% ../../nbs/02_grading/03_equality.ipynb #0982a7c3
 def same(a: Node, b: Node, prove: Prover=settled) -> bool:
@@ -236,17 +251,24 @@ def same(a: Node, b: Node, prove: Prover=settled) -> bool:
     b, other = _measured(b)
     if not _units_agree(unit, other): return False
     shapes = {type(a), type(b)}
+    if shapes == {Is, Set} or (shapes == {Is} and a.subject != b.subject):
+        a, b = _spread(a), _spread(b)
+        shapes = {type(a), type(b)}
     if shapes == {Is}:
-        return a.subject == b.subject and same(a.value, b.value, prove)
+        return _same_name(a.subject, b.subject) and same(a.value, b.value, prove)
     if shapes == {Is, Rel}:
         a, b = _as_equation(a), _as_equation(b)
     elif Is in shapes:
         return same(_said(a), _said(b), prove)
-    if type(a) is not type(b):
-        a, b = _single(a), _single(b)
+    if {Set} < {type(a), type(b)}: return _all_same(a, b, prove)
     if is_expr(a) and is_expr(b):
         return prove("equal", a, b)
     return type(a) is type(b) and _same_shape(a, b, prove)
+
+def _all_same(a: Node, b: Node, prove: Prover) -> bool:
+    r"Is every item of the one that is a set the other? `\{5\}` is 5, and so is a list of `2.5` and `5/2` that one."
+    if isinstance(b, Set): a, b = b, a
+    return bool(a.items) and all(same(x, b, prove) for x in a.items)
 
 def _units_agree(unit: str | None, other: str | None) -> bool:
     "Are the units the same, or is one left out that is not percent?"
@@ -351,21 +373,27 @@ def proved(task: str, a: Node, b: Node) -> bool:
     except Undecided: return algebra(task, a, b)
 
 # %% ../../nbs/02_grading/03_equality.ipynb #43decdee
-CPU_S = 1.5           # the limits of one comparison: seconds of processor time,
-WALL_S = 2.0          # seconds,
+CPU_S = 1.5           # the limits of one comparison: seconds of processor time, which decide on a busy machine as on an idle one;
+WALL_S = 60.0         # seconds, for a child that waits without end;
 MEMORY = 2 * 2**30    # bytes of address space
-_SAME, _DIFFERENT, _FAILED = 10, 11, 12     # exit statuses of a child
+_SAME, _DIFFERENT, _FAILED, _STOPPED, _KILLED = 10, 11, 12, 13, 14     # what became of a child
 
 def _child(a: str, b: str):
     "Compare and exit with the verdict; never returns."
     try:
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(CPU_S) + 1,) * 2)
+        resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(CPU_S) + 1, math.ceil(CPU_S) + 2))
         signal.setitimer(signal.ITIMER_PROF, CPU_S)   # the default action of both timers ends the process
         signal.setitimer(signal.ITIMER_REAL, WALL_S)
         os._exit(_SAME if same(read(a), read(b), proved) else _DIFFERENT)
-    except BaseException: os._exit(_FAILED)           # sympy raises what it likes; unproved is not equal
+    except BaseException: os._exit(_FAILED)           # sympy raises what it likes
+
+def _fate(status: int) -> int:
+    "What became of a child: its verdict, a limit of ours that it met, or somebody who ended it."
+    if os.WIFEXITED(status): return os.WEXITSTATUS(status)
+    ours = (signal.SIGPROF, signal.SIGALRM, signal.SIGXCPU)
+    return _STOPPED if os.WTERMSIG(status) in ours else _KILLED
 
 # %% ../../nbs/02_grading/03_equality.ipynb #4cde85d3
 _WARM_UP = [
@@ -386,11 +414,10 @@ def serve():
         if not (line := sys.stdin.readline()): return
         pid = os.fork()
         if not pid: _child(*json.loads(line))
-        status = os.waitpid(pid, 0)[1]
-        os.write(out, bytes([os.WEXITSTATUS(status) if os.WIFEXITED(status) else _FAILED]))
+        os.write(out, bytes([_fate(os.waitpid(pid, 0)[1])]))
 
 # %% ../../nbs/02_grading/03_equality.ipynb #4956857f
-def _exchange(worker: subprocess.Popen, line: bytes, wait: float=2 * WALL_S) -> int | None:
+def _exchange(worker: subprocess.Popen, line: bytes, wait: float=WALL_S + 10) -> int | None:
     "The verdict on `line`; None when the worker itself is dead or stuck for `wait` seconds."
     try: os.write(worker.stdin.fileno(), line)
     except BrokenPipeError: return None
@@ -432,18 +459,27 @@ class Workers:
         atexit.register(self.close)
 
     def ask(self, a: str, b: str) -> bool | None:
-        "Are two readable answers the same? None when a limit was met or sympy failed."
+        """Are two readable answers the same? None when a limit was met or sympy failed.
+
+        A worker or child that was ended by somebody else has said nothing, and another one is asked, once."""
+        line = json.dumps([a, b]).encode() + b"\n"
         with self.slots:
-            worker = self._worker()
-            try: verdict = _exchange(worker, json.dumps([a, b]).encode() + b"\n")
-            except BaseException:     # an interrupt between question and verdict
-                _end(worker)
-                raise
-            if verdict is None: _end(worker)
-            else: self.free.put(worker)
+            verdict = self._ask(line)
+            if verdict in (None, _KILLED): verdict = self._ask(line)
             self.asked += 1
             self.failed += verdict not in (_SAME, _DIFFERENT)
         return {_SAME: True, _DIFFERENT: False}.get(verdict)
+
+    def _ask(self, line: bytes) -> int | None:
+        "What became of the child of one worker; None when the worker is no more."
+        worker = self._worker()
+        try: verdict = _exchange(worker, line)
+        except BaseException:     # an interrupt between question and verdict
+            _end(worker)
+            raise
+        if verdict is None: _end(worker)
+        else: self.free.put(worker)
+        return verdict
 
     def _worker(self) -> subprocess.Popen:
         "A worker that is free and alive, or a new one."
@@ -470,17 +506,11 @@ def workers() -> Workers:
 
 # %% ../../nbs/02_grading/03_equality.ipynb #17a0f1e0
 _LETTERING = re.compile(r" \\text\{([^{}]*)\}")
+_known: dict[tuple[str, str], bool] = {}          # verdicts of workers
+_undecided: set[tuple[str, str]] = set()
 
-@lru_cache(20_000)
-def decided(a: str, b: str) -> bool:
-    "The verdict of a worker, remembered."
-    verdict = workers().ask(a, b)
-    if verdict is None:
-        raise TimeoutError   # not remembered: on a calmer machine it may be settled
-    return verdict
-
-def equal_math(a: str, b: str) -> bool:
-    "Are two answers to a mathematical question the same? Never raises and never takes more than a few seconds."
+def without_algebra(a: str, b: str) -> bool:
+    "Are two answers to a mathematical question the same? Raises `Undecided`, with both in one spelling, where only algebra can tell."
     if (x := number(a)) is not None and (y := number(b)) is not None:
         return x == y
     if len(a) > MAX_CHARS or len(b) > MAX_CHARS:
@@ -490,6 +520,33 @@ def equal_math(a: str, b: str) -> bool:
         return True     # 5 \text{ m}, typed as 5 m
     try: return same(read(a), read(b))
     except (Unreadable, RecursionError): return False      # a sum of hundreds of terms is a tree as deep
-    except Undecided: pass
-    try: return decided(*sorted((a, b)))
-    except TimeoutError: return False
+    except Undecided: raise Undecided(*sorted((a, b))) from None
+
+def decided(pair: tuple[str, str]) -> bool | None:
+    "The verdict of a worker, remembered; None where there is none."
+    if pair in _undecided: return None
+    if (verdict := _known.get(pair)) is not None: return verdict
+    verdict = workers().ask(*pair)
+    if verdict is None:
+        _undecided.add(pair)
+        return None
+    if len(_known) > 20_000: _known.clear()
+    _known[pair] = verdict
+    return verdict
+
+def undecided() -> int:
+    "How many pairs of answers this process could not decide within the limits."
+    return len(_undecided)
+
+def equal_math(a: str, b: str) -> bool | None:
+    """Are two answers to a mathematical question the same? None where that was not decided within the limits.
+
+    Never raises, and takes a few seconds of processor time at most."""
+    try: return without_algebra(a, b)
+    except Undecided as e: return decided(e.args)
+
+def needs_algebra(a: str, b: str) -> bool:
+    "Would a comparison of two answers have to wait for a worker?"
+    try: without_algebra(a, b)
+    except Undecided as e: return e.args not in _known and e.args not in _undecided
+    return False

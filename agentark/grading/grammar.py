@@ -158,8 +158,6 @@ def _letter(s: Marks, m: Mark) -> Const | Sym | Call:
 def _number(s: Marks, m: Mark) -> Num | Based:
     if "overline" in m.text: return num(_repeating(m.text))
     if s.take("_"): return _based(s, m)
-    if _is_power_of_ten(s):
-        raise Unreadable("e: a power of ten or Euler's number?")
     if "." in m.text: return num(m.text)
     part = _proper(s)
     return num(m.text) if part is None else num(int(m.text) + part)
@@ -178,12 +176,6 @@ def _based(s: Marks, m: Mark) -> Based:
     if not isinstance(base, Num) or "." in m.text:
         raise Unreadable("a subscript that is no base")
     return Based(m.text.lstrip("0"), base.value)
-
-def _is_power_of_ten(s: Marks) -> bool:
-    "Does `e3` or `E-3` follow the number, without a gap?"
-    if not s.at("let") or s.next.text not in "eE" or s.next.gap:
-        return False
-    return s.then("num", "+", "-") and not s.rest[1][0].gap
 
 # %% ../../nbs/02_grading/02_grammar.ipynb #9d20429a
 def _proper(s: Marks) -> Fraction | None:
@@ -378,6 +370,7 @@ def _unit_words(s: Marks) -> str:
 
 # %% ../../nbs/02_grading/02_grammar.ipynb #f76a1cf5
 _UNIT = re.compile(r"[a-z/¢$%][a-z/^23 -]*")
+_INCHES = re.compile(r"in(?:\^[23])?")
 
 def _unit(s: Marks, value: Node) -> Node:
     "The value with the unit that follows it, if any."
@@ -388,7 +381,8 @@ def _unit(s: Marks, value: Node) -> Node:
     if not words: return value
     name = unit_name(words)
     parts = set(re.split(r"[\s/^-]+", name))
-    if parts & (NOT_UNITS | SCALES.keys()) or not _UNIT.fullmatch(name):
+    refused = parts & (NOT_UNITS | SCALES.keys()) and not _INCHES.fullmatch(name)
+    if refused or not _UNIT.fullmatch(name):
         raise Unreadable(f"{words!r} is no unit")
     return Quantity(value, name)
 
@@ -403,11 +397,17 @@ def _words(s: Marks) -> Sym | Text:
     return Text(phrase.lower().strip(" .'\""))
 
 # %% ../../nbs/02_grading/02_grammar.ipynb #cab04ee3
-_RELATIONS = ("=", "<", ">", r"\le", r"\ge", r"\ne", r"\in")
+_RELATIONS = ("=", "<", ">", r"\le", r"\ge", r"\ne", r"\in", r"\approx")
 _MIRROR = {"<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le", "=": "=", r"\ne": r"\ne"}
 
 def _is_named(t: Node) -> bool:
-    return isinstance(t, (Sym, Call))
+    "Is this a name: a variable, words, or several names in order?"
+    match t:
+        case Seq(items=parts) | Ratio(terms=parts): return all(map(_is_named, parts))
+    return isinstance(t, (Sym, Call, Text))
+
+def _is_constant(t: Node) -> bool:
+    return is_expr(t) and not symbols(t)
 
 def _ray(op: str, a: Expr) -> Seq | Union:
     "The real numbers x with `x op a`."
@@ -417,10 +417,67 @@ def _ray(op: str, a: Expr) -> Seq | Union:
     if op == r"\ne": return Union((below, above))
     return below if op in ("<", r"\le") else above
 
+# %% ../../nbs/02_grading/02_grammar.ipynb #b4dc5377
+def _exactly(sides: list, ops: list) -> tuple[list, list]:
+    "The sides and signs without those that only approximate."
+    if r"\approx" not in ops: return sides, ops
+    n = ops.index(r"\approx")
+    if n == 0 and _is_named(sides[0]): return sides[:2], ["="]
+    return sides[:n + 1], ops[:n]
+
 # %% ../../nbs/02_grading/02_grammar.ipynb #f65afaa9
+def _rational(t: Node) -> Fraction | None:
+    "The value of a number or a fraction of numbers."
+    match t:
+        case Num(value): return value
+        case Div(Num(a), Num(b)): return a/b if b else None
+        case Mul(Num(a), b):
+            value = _rational(b)
+            return None if value is None else a*value
+    return None
+
+def _line(t: Node) -> tuple[Sym, Fraction, Fraction] | None:
+    "The variable, a and b of `a x + b`; None for any other expression."
+    match t:
+        case Sym(): return t, Fraction(1), Fraction(0)
+        case Add(left, right):
+            b = _rational(right)
+            x = _line(left if b is not None else right)
+            if b is None: b = _rational(left)
+            return None if x is None or b is None else (x[0], x[1], x[2] + b)
+        case Mul(left, right):
+            a, x = _rational(left), _line(right)
+            if a is None: a, x = _rational(right), _line(left)
+        case Div(left, right):
+            a, x = _rational(right), _line(left)
+            if a: a = 1/a
+        case _: return None
+    return (x[0], a*x[1], a*x[2]) if a and x else None
+
+def _solved(sides: list, ops: list) -> tuple[list, list]:
+    "The sides and signs of an inequality, with a variable alone where a multiple of it stood; else as they are."
+    n = 1 if len(sides) == 3 else int(_is_constant(sides[0]))
+    x = _line(sides[n])
+    bounds = sides[:n] + sides[n + 1:]
+    if not x or len(ops) > 2 or "=" in ops or not set(ops) <= _MIRROR.keys(): return sides, ops
+    x, a, b = x
+    plain = b == 0 or abs(a) == 1 or bounds == [num(0)]
+    if not plain or not all(map(_is_constant, bounds)): return sides, ops
+    sides = [_moved(t, a, b) for t in sides]
+    sides[n] = x
+    return sides, [_MIRROR[op] if a < 0 else op for op in ops]
+
+def _moved(t: Expr, a: Fraction, b: Fraction) -> Expr:
+    "`(t - b)/a`"
+    if isinstance(t, Num): return num((t.value - b)/a)
+    if b: t = join(Add, t, num(-b))
+    return t if a == 1 else join(Div, t, num(a))
+
+# %% ../../nbs/02_grading/02_grammar.ipynb #2ac07ae0
 def _statement(sides: list, ops: list) -> Is | None:
     "What a variable on the left is said to be."
     x, *middle, last = sides
+    if set(ops) == {"="} and _is_constant(last): x = _measure(x)
     if not _is_named(x) or any(map(_is_named, middle)): return None
     if inside(x, last): return None
     if set(ops) == {"="}: return Is(x, last)
@@ -430,8 +487,17 @@ def _statement(sides: list, ops: list) -> Is | None:
         return Is(x, _ray(ops[0], last))
     return None
 
-def _is_constant(t: Node) -> bool:
-    return is_expr(t) and not symbols(t)
+
+def _measure(t: Node) -> Node:
+    r"The name that a length or angle has, such as `AB` or `\sin A`: no product, and no function of an unknown."
+    letters, part = "", t
+    while isinstance(part, Mul) and isinstance(part.right, Sym):
+        letters, part = letters + part.right.name, part.left
+    if isinstance(part, Sym) and (letters + part.name).isupper() and letters:
+        return Sym("".join(sorted(letters + part.name)))
+    if isinstance(t, Fn) and t.name in ("sin", "cos", "tan") and isinstance(t.args[0], (Sym, Text)):
+        return Call(t.name, t.args)
+    return t
 
 # %% ../../nbs/02_grading/02_grammar.ipynb #1fece1eb
 def _between(sides: list, ops: list) -> Is | None:
@@ -458,8 +524,11 @@ def _comparison(sides: list, ops: list) -> Rel | None:
     if op in (">", r"\ge"): return Rel(_MIRROR[op], right, left)
     return Rel(op, left, right)
 
-def relation(sides: list, ops: list) -> Is | Rel:
+def relation(sides: list, ops: list) -> Node:
     "The tree of `sides[0] ops[0] sides[1] ...`."
+    sides, ops = _exactly(sides, ops)
+    if not ops: return sides[0]
+    sides, ops = _solved(sides, ops)
     turned = len(ops) == 1 and _is_named(sides[1]) and not _is_named(sides[0])
     if turned and ops != [r"\in"]:
         sides, ops = sides[::-1], [_MIRROR[ops[0]]]
@@ -526,15 +595,18 @@ def side(s: Marks) -> Node:
 
 # %% ../../nbs/02_grading/02_grammar.ipynb #7c5d35a5
 def item(s: Marks) -> Node:
-    "A side, a relation of several, or a ratio."
-    sides, ops = [side(s)], []
+    "A side or ratio, or a relation of several."
+    sides, ops = [_ratio(s)], []
     while m := s.take(*_RELATIONS):
         ops.append(m.kind)
-        sides.append(side(s))
-    if ops: return relation(sides, ops)
-    if s.bars: return sides[0]          # there a colon says `such that`
-    while s.take(":"): sides.append(side(s))
-    return sides[0] if len(sides) == 1 else Ratio(tuple(sides))
+        sides.append(_ratio(s))
+    return relation(sides, ops) if ops else sides[0]
+
+def _ratio(s: Marks) -> Node:
+    "A side, or several with colons between them; inside bars a colon says `such that`."
+    terms = [side(s)]
+    while not s.bars and s.take(":"): terms.append(side(s))
+    return terms[0] if len(terms) == 1 else Ratio(tuple(terms))
 
 # %% ../../nbs/02_grading/02_grammar.ipynb #a9a19cc5
 def items(s: Marks, split: bool=True) -> tuple[list[Node], set[str]]:

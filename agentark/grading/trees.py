@@ -122,8 +122,8 @@ class Ratio(Node):
 # %% ../../nbs/02_grading/01_trees.ipynb #6ff9671c
 @_node
 class Is(Node):
-    r"What a variable is: `x = 5`, `x \in [1,2]`, and `x > 3` with its interval."
-    subject: Sym | Call
+    r"What a variable, or another name, is: `x = 5`, `x \in [1,2]`, and `x > 3` with its interval."
+    subject: Node
     value: Node
 
 @_node

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Literal
 from ..core.config import AgentArkError
 from ..core.records import Call, Query
-from ..grading.answers import consensus, extract_code, visible
+from ..grading.answers import consensus, extract_code, settle, visible
 from .base import Agent, Team, each_with_others, gather, without
 from .prompts import answer_format, listed, solo
 from .registry import method
@@ -238,11 +238,13 @@ async def horizontal(query: Query,
     first = partial(attempt, query, task)
     decisions = await gather(a.say(first, sees=past, round=start, cut=own_words) for a in agents)
     for k in range(cfg.max_criticizing_rounds):
+        await settle(decisions, query.kind)
         if len(agents) == 1 or consensus(decisions, query.kind): break
         turns = []
         for a, peers in each_with_others(agents, decisions):
             turns.append(a.say(partial(refine, query, task), sees=peers, round=start + k + 1, cut=own_words))
         decisions = await gather(turns)
+    await settle(decisions, query.kind)
     writer = seat(team, "summarizer", "summarizer", "you write down what a group has decided")
     prompt = partial(integrate, query, task)
     summary = await writer.say(prompt, sees=decisions, round=next_round(team), cut=own_words)

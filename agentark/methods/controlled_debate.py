@@ -9,7 +9,7 @@ __all__ = ['PEERS', 'ControlledDebateConfig', 'ask_strangers', 'controlled_debat
 from dataclasses import dataclass, field
 from ..core.config import AgentArkError, unknown
 from ..core.records import Call, Query
-from ..grading.answers import vote
+from ..grading.answers import settle, vote
 from .base import Team, each_with_others, gather
 from .llm_debate import own_words, revise, seat
 from .prompts import solo
@@ -60,4 +60,5 @@ async def controlled_debate(query: Query, team: Team, cfg: ControlledDebateConfi
             elif cfg.peers != "others": others = strangers
             turns.append(agent.say(lambda shown: revise(query, shown), sees=others, cut=own_words))
         replies = await gather(turns)
+    await settle(replies, query.kind)
     return vote(replies, query.kind)

@@ -17,7 +17,7 @@ from functools import partial
 from ..core.config import AgentArkError, unknown
 from ..core.records import Call, Query, Trajectory, stable_hash
 from ..core.store import read_jsonl
-from ..grading.answers import equal, extract, visible
+from ..grading.answers import equal, extract, settle, visible
 from .base import Team, gather, keep_solution, without
 from .prompts import answer_format, listed, solo
 from .registry import method
@@ -94,6 +94,7 @@ def quorum(n: int) -> int:
 async def layer(order: list,  # agents of the layer, in the order in which they may speak
                 speak,        # `async speak(agent) -> Call`
                 agree,        # do two calls?
+                kind: str="",  # of the question
                ) -> tuple[list[Call], bool]:
     "Let a layer speak until more than two thirds of it agree: the calls made, in order, and whether they did."
     needed = quorum(len(order))
@@ -101,6 +102,7 @@ async def layer(order: list,  # agents of the layer, in the order in which they 
     while waiting:
         missing = needed - len(largest(replies, agree))
         replies += await gather(speak(a) for a in waiting[:missing])
+        await settle(replies, kind)
         waiting = waiting[missing:]
         if len(largest(replies, agree)) >= needed: return replies, True
     return replies, False
@@ -276,7 +278,7 @@ async def dylan(query: Query, team: Team, cfg: DyLANConfig) -> str:
         seen = [passed_on(c) for c in replies]
         if cfg.ranks_before(step): active = await rank(team, seen, draw)
         order = draw.sample(active, len(active))
-        replies, agreed = await layer(order, partial(node, query, team, cfg.roles, step, seen), agree)
+        replies, agreed = await layer(order, partial(node, query, team, cfg.roles, step, seen), agree, query.kind)
         if seen:
             for c in replies: edges += edges_into(c, seen, c.data)
         layers.append([c.agent for c in replies])

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 from ..core.records import Call, Query
-from ..grading.answers import consensus, vote
+from ..grading.answers import consensus, settle, vote
 from .base import Agent, Team, each_with_others, gather, without
 from .prompts import answer_format, listed, solo
 from .registry import method
@@ -74,6 +74,7 @@ async def llm_debate(query: Query, team: Team, cfg: LLMDebateConfig) -> Call:
     agents = [seat(team, i, cfg.models) for i in range(cfg.num_agents)]
     replies = await gather(a.say(solo(query)) for a in agents)
     for k in range(1, cfg.num_rounds):
+        if cfg.early_stop: await settle(replies, query.kind)
         if cfg.early_stop and consensus(replies, query.kind): break
         if cfg.layout == "paper":
             seating = each_with_others(agents, replies)
@@ -84,4 +85,5 @@ async def llm_debate(query: Query, team: Team, cfg: LLMDebateConfig) -> Call:
             turns = [a.say(p, sees=replies, cut=own_words) for a, p in zip(agents, prompts)]
         replies = await gather(turns)
     if cfg.aggregation == "llm": return await team.aggregate(replies)
+    await settle(replies, query.kind)
     return vote(replies, query.kind)

@@ -9,7 +9,7 @@ __all__ = ['SelfConsistencyConfig', 'self_consistency']
 from dataclasses import dataclass
 from typing import Literal
 from ..core.records import Call, Query
-from ..grading.answers import vote
+from ..grading.answers import settle, vote
 from .base import Team, gather
 from .prompts import solo
 from .registry import method
@@ -28,4 +28,5 @@ async def self_consistency(query: Query, team: Team, cfg: SelfConsistencyConfig)
     "Wang et al. 2022, section 2. Calls: `parallel_num`, one more with `aggregation='llm'`."
     paths = await gather(team.agent(i).say(solo(query)) for i in range(cfg.parallel_num))
     if cfg.aggregation == "llm": return await team.aggregate(paths)
+    await settle(paths, query.kind)
     return vote(paths, query.kind)
