@@ -219,6 +219,8 @@ class Lazy(Engine):
 # %% ../../nbs/04_engines/09_cache.ipynb #129d60ad
 _KNOWN = ("name", "batched", "max_batch", "context_length")   # what stands in for an engine that is not open
 
+_PROMPTED = ("enable_thinking", "chat_template_kwargs", "extra_body")   # flags that change replies
+
 def open_cached(name: str,            # of the model
                 open: Callable[[], Engine],
                 flags: dict,          # how it is run: `base_url`, `apply_chat_template`, ...
@@ -229,7 +231,8 @@ def open_cached(name: str,            # of the model
     "A model's engine behind a cache, opened only when needed if the cache knows it already."
     entries = DiskCache(folder, limit_gb)
     model = model_identity(name, entries, flags["base_url"], keep=mode == "write")
-    identity = [model, flags["apply_chat_template"]]
+    prompted = {name: flags[name] for name in _PROMPTED if flags.get(name) not in (None, {})}
+    identity = [model, flags["apply_chat_template"], *filter(None, [prompted])]
     key = _key("engine", name, identity, flags, shutil.which("nvidia-smi") is not None)
     if known := entries.get(key): engine: Engine = Lazy(open, **known)
     else:

@@ -64,6 +64,7 @@ def _modal():
 @contextmanager
 def _explained(missing: str):
     "Turns Modal's exceptions into one line; `missing` is what to say when something is not there."
+    _modal()
     from modal.exception import AuthError, ConnectionError, Error, NotFoundError
     try: yield
     except AuthError:
@@ -222,9 +223,9 @@ class ModalEngine(OpenAIEngine):
                  model: str,                        # as deployed
                  max_batch: int|None=None,          # requests in flight
                  context_length: int|None=None,     # default: the server's
-                 send_seeds: bool=True,
                  wait: float=1800,                  # seconds for a server to start
+                 **options,                         # of `OpenAIEngine`
                 ):
         url = deployed_url(model).rstrip("/")
         until_up(url, app_name(model), wait)
-        super().__init__(model, f"{url}/v1", max_batch or 256, context_length, send_seeds=send_seeds)
+        super().__init__(model, f"{url}/v1", max_batch or 256, context_length, **options)

@@ -6,10 +6,11 @@
 __all__ = ['open_uncached', 'open_remembering', 'Serving', 'open_replicas', 'store_all', 'model_failed']
 
 # %% ../../nbs/04_engines/11_serving.ipynb #0e8b13f8
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Literal
-from ..core.config import AgentArkError, Stage, cache_dir, neutral, progress
-from .base import Engine, EngineGroup
+import yaml
+from ..core.config import AgentArkError, cache_dir, neutral, progress
+from .base import Engine, EngineGroup, Templating
 from .cache import open_cached
 from .models import quietly, resolve
 from .scheduler import Scheduler
@@ -39,20 +40,22 @@ def open_remembering(serving: "Serving", name: str) -> Engine:
 
 # %% ../../nbs/04_engines/11_serving.ipynb #be9f3c25
 def _on_server(serving, name: str) -> Engine:
+    options = {
+        "max_batch": serving.batch_size,
+        "context_length": serving.max_model_len,
+        "send_seeds": serving.send_seeds,
+        "check_model": serving.check_model,
+        "template": serving.template(),
+        "extra_body": {key: yaml.safe_load(value) for key, value in serving.extra_body.items()},
+    }
     if serving.use_modal_batch:
         from agentark.engines.modal import ModalEngine
-        return ModalEngine(name, serving.batch_size, serving.max_model_len, serving.send_seeds)
+        return ModalEngine(name, **options)
     from agentark.engines.openai import OpenAIEngine
-    return OpenAIEngine(
-        name,
-        serving.base_url,
-        max_batch=serving.batch_size,
-        context_length=serving.max_model_len,
-        send_seeds=serving.send_seeds,
-    )
+    return OpenAIEngine(name, serving.base_url, **options)
 
 def _in_process(serving, name: str, path: str) -> Engine:
-    if serving.use_vllm:
+    if serving.use_vllm or serving.tensor_parallel_size > 1 or serving.data_parallel_size > 1:
         from agentark.engines.vllm import VLLMEngine
         return VLLMEngine(
             path,
@@ -63,9 +66,8 @@ def _in_process(serving, name: str, path: str) -> Engine:
             gpu_memory_utilization=serving.gpu_memory_utilization,
             max_model_len=serving.max_model_len,
             apply_chat_template=serving.apply_chat_template,
+            template=serving.template(),
         )
-    if serving.tensor_parallel_size > 1 or serving.data_parallel_size > 1:
-        raise AgentArkError("--tensor_parallel_size and --data_parallel_size split a model on vLLM: add --use_vllm")
     with quietly():
         from agentark.engines.transformers import TransformersEngine
         return TransformersEngine(
@@ -73,23 +75,27 @@ def _in_process(serving, name: str, path: str) -> Engine:
             name,
             max_batch=serving.batch_size,
             apply_chat_template=serving.apply_chat_template,
+            template=serving.template(),
         )
 
 # %% ../../nbs/04_engines/11_serving.ipynb #53f3906f
 @dataclass(kw_only=True)
-class Serving(Stage):
+class Serving(Templating):
     "How the models of a stage are run."
     apply_chat_template: bool = True         # no: prompts are plain text, as a base model expects them
     batch_size: int | None = neutral(None)   # requests per batch or in flight; default: what suits the engine
     use_vllm: bool = neutral(False)          # run models on vLLM, in this process
-    tensor_parallel_size: int = neutral(1)   # GPUs that one copy of a model is split over (vLLM)
-    data_parallel_size: int = neutral(1)     # copies of the model (vLLM)
+    tensor_parallel_size: int = neutral(1)   # GPUs that one copy of a model is split over; more than one means vLLM
+    data_parallel_size: int = neutral(1)     # copies of the model; more than one means vLLM
     gpu_memory_utilization: float = neutral(0.9)  # share of each GPU's memory that vLLM takes
     max_model_len: int | None = neutral(None)     # context length; default: the model's (vLLM, servers)
     # an OpenAI-compatible server instead, such as http://localhost:8000/v1; its key is read from OPENAI_API_KEY
     base_url: str | None = neutral(None)
     # the server that agentark modal deploy put on Modal's GPUs; its key is read from VLLM_API_KEY
     use_modal_batch: bool = neutral(False)
+    check_model: bool = neutral(True)        # no: a server is not asked which models it has
+    # what else each request to a server says, such as top_k 20 or reasoning_effort low
+    extra_body: dict[str, str] = field(default_factory=dict)
     send_seeds: bool = neutral(True)         # no: for servers that do not take seeds (vLLM's CPU build ends with one)
     # replies of earlier runs, in ~/.cache/agentark/replies: read uses them, write also adds this run's
     cache: Literal["off", "read", "write"] = neutral("off")
@@ -98,6 +104,11 @@ class Serving(Stage):
     num_replicas: int = neutral(1)           # copies of the engine that share the questions, on Ray
     # Ray cluster to run them on: auto, host:port or ray://host:port; default: a Ray of this machine
     ray_address: str | None = neutral(None)
+
+    def identity(self) -> dict:
+        "The fields that decide the result; settings that are not given are left out."
+        unset = [name for name in ("chat_template_kwargs", "extra_body") if not getattr(self, name)]
+        return {name: value for name, value in super().identity().items() if name not in unset}
 
     def open_engine(self, name: str) -> Engine:
         "The engine for a model: `scripted` (no model), an embedded model, a folder, or a hub id."
