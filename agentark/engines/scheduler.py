@@ -107,13 +107,14 @@ class Client:
                  engine: Engine,
                  retries: int=12,   # of a request, after a transport fault
                  pause: float=0.5,  # seconds before the first retry; doubles each time
-                 longest: float=30, # seconds, the longest pause
+                 longest: float=60, # seconds, the longest pause
                 ):
         self.engine = engine
         self.retries = retries
         self.pause = pause
         self.longest = longest
         self.usage = Usage()
+        self.trouble = ""          # why a request is asked again and again; empty once anything is answered
         self.unreachable = False   # a request has used up its tries, and nothing was answered since it began
         self._order = {}           # (query id,) -> its place in the order of serving; others are served first
         self._batches = Batches(engine)
@@ -123,13 +124,15 @@ class Client:
         "The reply to one request; raises `EngineError` when there is none."
         before = self.usage.num_llm_calls
         for attempt in range(self.retries + 1):
-            if attempt: await asyncio.sleep(self._pause(attempt))
+            if attempt: await asyncio.sleep(max(self._pause(attempt), min(self.longest, getattr(reply, "after", 0))))
             reply = await self._ask(request)
+            if attempt >= 2 and isinstance(reply, TransportError): self.trouble = str(reply)
             if not isinstance(reply, TransportError) or self.unreachable: break
         else:
             self.unreachable = self.usage.num_llm_calls == before
         if isinstance(reply, Exception): raise reply
         self.unreachable = False
+        self.trouble = ""
         self.usage += Usage(1, reply.prompt_tokens, reply.completion_tokens)
         return reply
 

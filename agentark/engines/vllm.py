@@ -32,8 +32,10 @@ from agentark.engines.base import (
     Reply,
     Request,
     TransportError,
+    Prompt,
     chat_ids,
     open_tokenizer,
+    reply_text,
 )
 
 # %% ../../nbs/04_engines/05_vllm.ipynb #5e8d82c1
@@ -145,14 +147,14 @@ def _open(path: str, cpu: bool, **options):
     return AsyncLLM.from_engine_args(args)
 
 # %% ../../nbs/04_engines/05_vllm.ipynb #0c149134
-def load(home: Loop, path: str, name: str, apply_chat_template: bool, **options):
+def load(home: Loop, path: str, name: str, apply_chat_template: bool, template: dict | None=None, **options):
     "The log, the tokenizer and the engine of a model. Raises `AgentArkError` if it cannot be loaded, and ends `home`."
     os.environ["AGENTARK_VLLM"] = str(os.getpid())   # for `end_with_parent`
     async def start(): return _open(path, **options)
     with _log_file() as file:
         log = Path(file.name)
         try:
-            tokenizer = open_tokenizer(path, apply_chat_template)
+            tokenizer = open_tokenizer(path, apply_chat_template, template)
             with _printing_to(file): return log, tokenizer, home.call(start())
         except Exception as e:
             home.close()
@@ -181,6 +183,7 @@ class VLLMEngine(Engine):
                  gpu_memory_utilization: float=0.9,     # share of each GPU's memory
                  max_model_len: int|None=None,          # context length; default: the model's
                  apply_chat_template: bool=True,
+                 template: dict|None=None,              # settings of the chat template
                 ):
         cpu = on_cpu()
         self.name = name or str(path)
@@ -189,7 +192,7 @@ class VLLMEngine(Engine):
         self.home = Loop()
         self._ids = itertools.count()
         self.log, self.tokenizer, self.llm = load(
-            self.home, path, self.name, apply_chat_template,
+            self.home, path, self.name, apply_chat_template, template,
             cpu=cpu,
             tensor_parallel_size=tensor_parallel_size,
             data_parallel_size=data_parallel_size,
@@ -207,14 +210,16 @@ class VLLMEngine(Engine):
     async def _all(self, requests): return await asyncio.gather(*map(self._one, requests))
 
     async def _one(self, request: Request) -> Reply | EngineError:
-        prompt = chat_ids(self.tokenizer, request.messages)
-        room = self.context_length - len(prompt)
-        if room < 1: return too_long(len(prompt), self.name, self.context_length)
+        from agentark.engines.transformers import prompt_of
+        prompt = prompt_of(request, self.tokenizer)
+        if isinstance(prompt, EngineError): return prompt
+        room = self.context_length - len(prompt.ids)
+        if room < 1: return too_long(len(prompt.ids), self.name, self.context_length)
         params = sampling_params(request, room, self.seeded)
         try:
-            async for out in self.llm.generate({"prompt_token_ids": prompt}, params, str(next(self._ids))): pass
+            async for out in self.llm.generate({"prompt_token_ids": prompt.ids}, params, str(next(self._ids))): pass
         except Exception as e: return _failed(e, self)
-        return _reply(out.outputs[0], len(prompt))
+        return _reply(out.outputs[0], request, self.tokenizer, prompt)
 
     def close(self):
         dead = self.llm.errored
@@ -231,11 +236,13 @@ def too_long(tokens: int, name: str, context_length: int) -> ContextOverflow:
         "shorten it, or raise --max_model_len if the model allows"
     )
 
-def _reply(said, prompt_tokens: int) -> Reply | EngineError:
-    "An output of vLLM as a reply."
+def _reply(said, request: Request, tokenizer, prompt: Prompt) -> Reply | EngineError:
+    "An output of vLLM as a reply, with the marks of thoughts that are special tokens."
     if said.finish_reason not in ("stop", "length"):
         return TransportError(f"vLLM ended a request with {said.finish_reason}")
-    return Reply(said.text, said.finish_reason, prompt_tokens, len(said.token_ids))
+    text = reply_text(tokenizer, list(said.token_ids), prompt)
+    for s in request.sampling.stop: text = text.split(s)[0]
+    return Reply(text, said.finish_reason, len(prompt.ids), len(said.token_ids))
 
 def _failed(e: Exception, engine: VLLMEngine) -> EngineError:
     "What an exception of vLLM means for a request."

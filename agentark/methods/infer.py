@@ -9,6 +9,7 @@ __all__ = ['default_path', 'fitted', 'judged', 'keep', 'Tally', 'figures', 'in_w
 import asyncio
 import re
 import time
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from ..core.config import AgentArkError, neutral, progress, run_async
@@ -18,7 +19,7 @@ from ..data import datasets
 from ..engines.base import Engine, Sampling
 from ..engines.models import default_max_tokens
 from ..engines.serving import Serving
-from ..grading.answers import extract, is_correct, is_right
+from ..grading.answers import extract, is_correct, is_right, visible
 from .base import solve
 from .registry import get_method, method_config, pick_variant, variants
 
@@ -79,6 +80,7 @@ class Tally:
     judged: int = 0                   # those whose answer a rule could judge; failures, which are wrong, among them
     correct: int = 0
     failed: list[str] = field(default_factory=list)   # their errors
+    empty: Counter = field(default_factory=Counter)   # replies without a word that others see, by why they ended
     used: Usage = field(default_factory=Usage)        # by the questions that are done
 
     def add(self, t: Trajectory):
@@ -89,6 +91,7 @@ class Tally:
         self.correct += right is True
         self.used += t.usage
         if t.error: self.failed.append(t.error)
+        self.empty.update(c.finish_reason for c in t.calls if not visible(c.text).strip())
 
     def cost(self, used: Usage, share: float=1) -> str:
         "What these calls cost, and what all will if they are this share of the questions; empty without prices."
@@ -97,13 +100,17 @@ class Tally:
         return f"${dollars:.4f}" + (f" of about ${dollars/share:.4f}" if 0 < share < 1 else "")
 
 # %% ../../nbs/05_methods/21_infer.ipynb #a5890dcf
-def figures(tally: Tally, used: Usage, seconds: float) -> dict:
-    "What the bar shows beside questions and remaining time; `used` counts calls of unfinished questions too."
+def figures(tally: Tally, used: Usage, seconds: float, trouble: str="") -> dict:
+    """What the bar shows beside questions and remaining time; `used` counts calls of unfinished questions too.
+
+    `trouble` is why nothing is answered just now.
+    """
     found = {
         "correct": f"{tally.correct/tally.judged:.0%}" if tally.judged else "",
         "calls": used.num_llm_calls,
         "tok/s": f"{used.completion_tokens/seconds:.0f}",
         "cost": tally.cost(used, tally.done/tally.total),
+        "trying again": trouble[:100],
     }
     return {k: v for k, v in found.items() if v != ""}
 
@@ -117,6 +124,8 @@ def in_words(tally: Tally) -> str:
     ]
     used = tally.used
     cost = [f"{used.num_llm_calls} calls", f"{used.total_tokens} tokens", tally.cost(used)]
+    empty = ", ".join(f"{n} {why}" for why, n in tally.empty.most_common())
+    if empty: cost.append(f"{tally.empty.total()/max(1, used.num_llm_calls):.0%} of the replies were empty ({empty})")
     return f"{', '.join(filter(None, parts))}; {', '.join(filter(None, cost))}"
 
 # %% ../../nbs/05_methods/21_infer.ipynb #ca25b12d
@@ -131,7 +140,9 @@ def answering(method, cfg, sampling: Sampling, seed: int):
 async def run_all(todo: list[Query], answers, scheduler, store: Store, tally: Tally, bar):
     "Answer the questions, judge and store each, and keep the bar up to date."
     start = time.perf_counter()
-    def show(): bar.set_postfix(figures(tally, scheduler.usage, time.perf_counter() - start))
+    def show():
+        trouble = getattr(scheduler, "trouble", "")   # Ray's replicas tell none
+        bar.set_postfix(figures(tally, scheduler.usage, time.perf_counter() - start, trouble))
     async def live():   # also while no question finishes
         while True:
             show()
@@ -201,8 +212,12 @@ def _path(stage: Infer) -> Path:
     names = stage.test_dataset_name, stage.model_name, stage.method_name
     return default_path(stage.result_dir, *names, stage.split)
 
+def _shipped(method: str) -> list[str]: return [f"config_{variant}" for variant in variants(method)]
+
 def _config_name(stage: Infer, kind: str) -> str:
-    if stage.method_config_name: return stage.method_config_name
+    if given := stage.method_config_name:
+        shipped = given.removesuffix(".yaml")   # a file of that name here is meant first
+        return given if Path(given).exists() or shipped not in _shipped(stage.method_name) else shipped
     variant = pick_variant(stage.method_name, stage.test_dataset_name, kind)
     return f"config_{variant}"
 
