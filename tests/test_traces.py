@@ -95,6 +95,16 @@ def test_people_who_solve_alone_do_not_talk(solved):
     alarms = [text for text, question in said if talk(text, question)]
     assert len(alarms) < len(said)/1000, alarms
 
+def test_what_people_write_alone_stands_alone(solved):
+    "As it is, but for one in a hundred."
+    shortened = disconnected = 0
+    for r in solved:
+        left = alone(re.sub("<<.*?>>", "", r["answer"]), Query(r["question"], r["answer"].split("#### ")[1]))
+        shortened += left.cut
+        disconnected += left.fault == "disconnected"
+    assert shortened < len(solved)/100
+    assert disconnected < len(solved)/100
+
 def test_noted_calculations_are_found_in_the_prose(solved):
     "95 % of the calculator's notes, and of what is found 1 % at most is read as wrong."
     noted = found = wrong = operations = 0

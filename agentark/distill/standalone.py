@@ -453,22 +453,25 @@ TALK = {
     """,
     "reply": r"""
         ^(yes|yeah|yep|no|nope|well|ok|okay|right|correct|exactly|true|good|great)[,!:;]
-        (you'(re|ve|ll|d)|your|yours|yourself|sure|certainly|absolutely|thanks?|sorry|apolog(y|ies|i[sz]e)|welcome)
-        (glad|happy|hope|please|appreciate|requests?|requested|assist|assistance|clarif(y|ies|ied|ication)|feel free)
+        (you'(re|ve)|your|yours|yourself|sure(?= ?[,.!])|certainly|absolutely|thanks?|sorry|apolog(y|ies|i[sz]e))
+        (welcome|glad|happy|hope|please|appreciate|request(s|ed)?|assist(ance)?|clarif(y|ies|ied|ication)|feel free)
         (the (last|final) line|short lines|instructions?|regards)
         here('s| is| are) (an?|the|some) ONE_ONE_(answers?|solutions?|examples?|explanations?|code|breakdown)
         you [^.?!]{0,60}\b(answers?|solutions?|questions?|problems?|steps?|lines?|words)
     """,
     "revision": r"""
-        (^|[.,;:!?*"\n(] ?|(and|that|so|as|if|when|but|because|what|now|then|here|also|therefore|line) )I [a-z]{2,}
+        (^|[.,;:!?*"\n(] ?|(and|that|so|as|if|when|but|because|what|now|then|here|also|therefore
+            |line) )I [a-z]{2,}
         (I'(m|ll|d|ve)|my(?! (final )?answer is)|mine|myself|(?<!let.)me|confident|convinced|reasoning|previously)
-        (mistakes?|mistaken(ly)?|errors?|misread|misunderst\w+|misinterpret\w*|miscalculat\w*|inaccura\w+)
+        (mistakes?|mistaken(ly)?|(?<!and.)errors?|misread|misunderst\w+|misinterpret\w*|miscalculat\w*|inaccura\w+)
         (re-?(consider|evaluat|examin|check|iterat)(e|ed|es|ing)?|restat(e|ed|ing)|double-?check\w*)
         (original|previous|last|first|second|other|above) (answers?|solutions?|responses?|questions?|problems?
             |calculations?|attempts?)
         (and|but|,) not [$]?\d
     """,
 }
+
+# %% ../../nbs/07_distill/03_standalone.ipynb #f5800cea
 _TALK = {kind: compiled(words) for kind, words in TALK.items()}
 
 def _stems(text: str) -> set[str]:
@@ -478,16 +481,19 @@ def _stems(text: str) -> set[str]:
 _PERSONS = _stems("I me my mine myself you your yours yourself")
 
 def _is_lent(found: str, question: str) -> bool:
-    "Does the question have these words? Where it has an I or a you, it lends all persons; one that asks lends yes and no."
+    "Does a match take its words from the question?"
     words, lent = _stems(found), _stems(question)
     if words & {"yes", "no"}: return bool(_POLAR.search(question))
     if words & _PERSONS: return bool(lent & _PERSONS)
     return {w for w in words if len(w) > 3} <= lent
 
+def _has_own(words: re.Pattern, sentence: str, question: str) -> bool:
+    "Does a sentence have one of the words that is not the question's?"
+    return any(not _is_lent(m[0], question) for m in words.finditer(sentence))
+
 def talk(sentence: str, question: str) -> set[str]:
     "The kinds of words of talk in a sentence of an answer to this question."
-    found = [(kind, m[0]) for kind, words in _TALK.items() for m in words.finditer(sentence)]
-    return {kind for kind, words in found if not _is_lent(words, question)}
+    return {kind for kind, words in _TALK.items() if _has_own(words, sentence, question)}
 
 # %% ../../nbs/07_distill/03_standalone.ipynb #5041855f
 _OF_TEXT = (
@@ -511,9 +517,13 @@ def shows_nothing(sentence: str, question: str) -> bool:
     words = {w for w in _stems(sentence) if len(w) > 3}
     return len(words) > 1 and not _SHOWS.search(sentence) and not (words - _COMMON) & _stems(question)
 
+def _kinds(sentence: str, question: str) -> set[str]:
+    "The kinds of mentions in a sentence."
+    return {rule.kind for rule in mentions(sentence, question)}
+
 def spoken(units: list[Step], query: Query) -> list[set[str]]:
     "The kinds by which each sentence of an answer speaks to or about others; none if it stands alone."
-    found = [{rule.kind for rule in mentions(u.text, query.text)} for u in units]
+    found = [_kinds(u.text, query.text) for u in units]
     if query.kind not in _ABOUT: return found
     empty = [shows_nothing(u.text, query.text) for u in units]
     for unit, kinds, is_empty in zip(units, found, empty):
@@ -594,8 +604,7 @@ def alone(text: str, query: Query, min_steps: int = 1) -> Alone:
     "What of a solution a student can learn that sees only the question."
     head, ends, visible = text.rpartition("</think>")
     question = query.text
-    thought = [rule.kind for s in sentences(head) for rule in mentions(s.text, question)]
-    if "others" in thought: return Alone(None, "thought", {"others"})
+    if any("others" in _kinds(s.text, question) for s in sentences(head)): return Alone(None, "thought", {"others"})
     units = _units(visible, query.kind)
     found = spoken(units, query)
     kinds = set().union(*found)
