@@ -12,8 +12,8 @@ from agentark.core.records import Labelled, Query, Solution
 from agentark.core.store import Store, read_jsonl, write_jsonl
 from agentark.data.chains import add, gold_steps, operations, step_labels, steps_in, written
 from agentark.distill.selection import common, farthest_first, select_by_model
-from agentark.distill.standalone import alone, mentions
-from agentark.distill.steps import operations_in, sentences, steps_of, structure
+from agentark.distill.standalone import alone, mentions, spoken, talk
+from agentark.distill.steps import Step, operations_in, sentences, steps_of, structure
 from agentark.distill.traces import RULES, Traces, read_traces, table3
 from agentark.engines.scheduler import Scheduler
 from agentark.engines.scripted import Scripted
@@ -39,6 +39,45 @@ def test_a_question_lends_its_words():
     assert not mentions("Both solutions give 4 liters.", chemistry)
     assert mentions("I agree with the others.", chemistry)
 
+FLOWERS = Query("Mary had 14 roses and gave away 5. How many roses has she left?", "9")
+
+SPOKEN = """\
+The error is your own.
+You can find more options by going to the next answer.
+It doesn't say anything about the mistake, but it is important to notice that the total is 9.
+These mistakes are correct based on the context of simple interest calculations.
+Dumping the answer is what is asked, so I will simply write the answer in short lines.
+The other mistake is that the original equation contains a fraction.
+This is the final answer to the puzzle.
+You've already successfully solved the problem.
+The answer is correct, there are 2 more birds.
+A few more words to explain, the answer is consistently wrong, there is 1 more bird.
+The original problem was effectively solved by checking if the answer was 1.
+Well, that's not really a line.
+Yes, she will pay 1.1 x 12 = 12.1, not 2.2.
+So to solve it again, I just need to add the last step.
+We compare this to the last answer (C) and take note of the first letter.
+Here is a new example:
+You're actually adding 3 more cups of flour.
+So, Melissa's answer is 600.
+"""
+
+@pytest.mark.parametrize("text", SPOKEN.splitlines())
+def test_what_a_small_model_says_in_debates(text):
+    said = ["She had 14 roses.\n", text + "\n", "14 - 5 = 9 roses are left.\n"]
+    before, there, after = spoken([Step(x, 0, len(x)) for x in said], FLOWERS)
+    assert there
+    assert not before | after
+
+def test_words_of_a_program_are_its_own():
+    program = 'def f(message):\n    raise ValueError("I hope: no error, please")\n'
+    assert alone(program, Query("Write f.", kind="code")).text == program
+
+def test_no_solution_begins_with_a_demonstrative():
+    assert alone("This is 14 - 5 = 9.", FLOWERS).fault == "disconnected"
+    assert alone("2. 14 - 5 = 9.", FLOWERS).fault == "disconnected"
+    assert alone("1. 14 - 5 = 9.", FLOWERS).fault is None
+
 # ---- real texts (with AGENTARK_DATA)
 
 @pytest.fixture
@@ -50,6 +89,21 @@ def test_people_who_solve_alone_raise_no_alarm(solved):
     said = [(s.text, r["question"]) for r in solved for s in sentences(r["answer"])]
     alarms = [text for text, question in said if mentions(text, question)]
     assert len(alarms) < len(said)/1000, alarms
+
+def test_people_who_solve_alone_do_not_talk(solved):
+    said = [(s.text, r["question"]) for r in solved for s in sentences(re.sub("<<.*?>>", "", r["answer"]))]
+    alarms = [text for text, question in said if talk(text, question)]
+    assert len(alarms) < len(said)/1000, alarms
+
+def test_what_people_write_alone_stands_alone(solved):
+    "As it is, but for one in a hundred."
+    shortened = disconnected = 0
+    for r in solved:
+        left = alone(re.sub("<<.*?>>", "", r["answer"]), Query(r["question"], r["answer"].split("#### ")[1]))
+        shortened += left.cut
+        disconnected += left.fault == "disconnected"
+    assert shortened < len(solved)/100
+    assert disconnected < len(solved)/100
 
 def test_noted_calculations_are_found_in_the_prose(solved):
     "95 % of the calculator's notes, and of what is found 1 % at most is read as wrong."
