@@ -220,8 +220,9 @@ def serve():
     for file in (end.reader, end.writer): os.set_inheritable(file.fileno(), False)
     end.out = sys.stdout = io.TextIOWrapper(io.BytesIO(), "utf-8", "replace")
     sys.set_int_max_str_digits(0)
+    processors = int(sys.argv[3])
+    os.cpu_count = lambda: processors                  # `Limits` has no room for more processes
     sys.argv[:] = ["solution.py"]
-    os.cpu_count = lambda: 2                           # as many processes as `Limits` has room for
     end.do = {name: getattr(operator, name) for name in _OPERATORS}
     end.do |= {name: getattr(builtins, name) for name in _BUILTIN}
     end.do["call"] = lambda *args, **kwargs: args[0](*args[1:], **kwargs)
@@ -447,7 +448,7 @@ def together(write=os.write, leave=os._exit, run=exec):
     try:
         code = compile(job["tests"], "tests.py", "exec")
         for module, *_ in job["imports"].values(): importlib.import_module(module)
-        modules = dict(sys.modules)
+        modules = {name: module for name, module in sys.modules.items() if type(module) is type(sys)}
         before = {name: dict(vars(module)) for name, module in modules.items()}
         program = importlib.import_module("solution")
         sys.modules.update(modules)

@@ -29,6 +29,7 @@ from pathlib import Path, PurePosixPath
 import agentark
 from ..core.config import AgentArkError
 from . import exchange
+from .confinement import PROCESSORS
 
 # %% ../../nbs/01_sandbox/02_sandbox.ipynb #692b146e
 @dataclass(frozen=True)
@@ -399,7 +400,7 @@ def _apart(mode: str, program: str, job: str, limits: Limits) -> Ran:
     asks, answers = os.pipe(), os.pipe()
     with _folder() as here, _folder() as there:
         files = {**_HARNESS, "solution.py": program}
-        theirs = _job(mode, files, "main.py", [asks[0], answers[1], "serve"], limits, there)
+        theirs = _job(mode, files, "main.py", [asks[0], answers[1], PROCESSORS, "serve"], limits, there)
         ours = _job(mode, _HARNESS, "main.py", [answers[0], asks[1], "judge"], limits, here)
         ours["seconds"] *= _PATIENCE                   # it waits for the program, whose own time is limited
         ours["patience"] = 1
