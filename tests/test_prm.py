@@ -9,6 +9,7 @@ from agentark.core.store import write_jsonl
 from agentark.distill.prm import Prm
 from agentark.distill.training import last_checkpoint, read_manifest
 
+
 def labelled(n: int, steps: list[str], labels: list) -> dict:
     return {"id": n, "text": "".join(steps), "is_correct": None, "steps": steps, "step_labels": labels}
 
