@@ -95,5 +95,5 @@ def add_mistakes(
         other = rng.choice(right)
         if other.query_id == x.query_id: other = replace(other, steps=[""])   # its steps might be right here
         new = with_mistake(x, MISTAKES[n % len(MISTAKES)], rng, other.steps)
-        if new and all(new.steps): made.append(new)
+        if new and all(step.strip() for step in new.steps): made.append(new)
     return examples + made

@@ -16,7 +16,7 @@ from .step_labels import StepExample
 
 # %% ../../nbs/07_distill/14_step_loss.ipynb #49bce5ca
 def encode_example(tokenizer, x: StepExample) -> dict:
-    "An example up to its last label: `ids (T,)`, `ends` and `labels` of its steps, its question, and a name."
+    "An example up to its last label: `ids (T,)`, `ends` and `labels` of its steps; `length` of all, question, name."
     text = "".join(x.steps)
     row = encode(tokenizer, x.prompt, text, x.steps)
     n = 1 + max((i for i, label in enumerate(x.labels) if label is not None), default=0)
@@ -24,6 +24,7 @@ def encode_example(tokenizer, x: StepExample) -> dict:
         "ids": row.ids[:row.ends[n - 1] + 1],
         "ends": row.ends[:n],
         "labels": x.labels[:n],
+        "length": len(row.ids),
         "question": x.query_id,
         "name": f"{text[:60]!r} of question {x.query_id}",
     }
@@ -155,7 +156,7 @@ class Order(torch.utils.data.Sampler):
         if len(batches) > 2: batches[:-1] = rng.sample(batches[:-1], len(batches) - 1)   # the last one may be short
         for places in batches: yield from places
 
-    def _longest(self, places: list[int]) -> int: return max(len(self.rows[i]["ids"]) for i in places)
+    def _longest(self, places: list[int]) -> int: return max(self.rows[i]["length"] for i in places)
 
 # %% ../../nbs/07_distill/14_step_loss.ipynb #67284f32
 def step_logits(model, batch: dict) -> torch.Tensor:
