@@ -8,7 +8,7 @@ __all__ = ['math_verify', 'speed']
 # %% ../../nbs/10_bench/03_grader.ipynb #601becb2
 import time
 from ..grading.answers import grade
-from ..grading.equality import decided
+from ..grading.equality import forget
 
 # %% ../../nbs/10_bench/03_grader.ipynb #bc453fc8
 def math_verify(reply: str, gt: str) -> bool:
@@ -22,7 +22,7 @@ def speed(pairs: list[tuple[str, str]]) -> dict[str, float]:
     out = {}
     for name, f in (("agentark", grade), ("math_verify", math_verify)):
         f(r"\boxed{\frac{\sqrt{2}}{2}}", r"$\frac{1}{\sqrt{2}}$")    # imports, and starts a worker
-        decided.cache_clear()
+        forget()
         start = time.perf_counter()
         for reply, gt in pairs: f(reply, gt)
         out[name] = time.perf_counter() - start

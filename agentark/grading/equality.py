@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MAX_BITS', 'Prover', 'CPU_S', 'WALL_S', 'MEMORY', 'size', 'exact', 'too_big', 'real_root', 'differ', 'Undecided',
            'settled', 'same', 'to_sympy', 'nonzero', 'is_zero', 'algebra', 'proved', 'serve', 'Workers', 'workers',
-           'without_algebra', 'decided', 'undecided', 'equal_math', 'needs_algebra']
+           'without_algebra', 'decided', 'forget', 'undecided', 'equal_math', 'needs_algebra']
 
 # %% ../../nbs/02_grading/03_equality.ipynb #fb650b8e
 import atexit
@@ -436,7 +436,7 @@ def _started() -> subprocess.Popen:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
-    if _exchange(worker, b"", 60) is None:
+    if _exchange(worker, b"", 600) is None:      # a crash is seen at once
         raise RuntimeError(
             "the worker for symbolic comparison does not start; try `import sympy` in this environment")
     return worker
@@ -533,6 +533,11 @@ def decided(pair: tuple[str, str]) -> bool | None:
     if len(_known) > 20_000: _known.clear()
     _known[pair] = verdict
     return verdict
+
+def forget():
+    "Ask workers anew, as the clock of a benchmark needs it."
+    _known.clear()
+    _undecided.clear()
 
 def undecided() -> int:
     "How many pairs of answers this process could not decide within the limits."

@@ -16,7 +16,7 @@ from .replies import NONE, Answer, cut_off, last_box
 # %% ../../nbs/02_grading/06_letters.ipynb #8516581a
 _ADVERBS = (
     r"(?:(?:clearly|definitely|probably|most\s+likely|likely|therefore|thus|hence|indeed|obviously|simply|then|surely"
-    r"|certainly|just|actually|now|indeed|in\s+fact|option|choice|letter|answer|statement|the\s+letter)\b[\s,:]{1,3}){0,3}"
+    r"|certainly|for\s+sure|just|actually|now|indeed|in\s+fact|option|choice|letter|answer|statement|the\s+letter)\b[\s,:]{1,3}){0,3}"
 )
 _RIGHT = r"(?:correct|right|best|true|final|valid|accurate|appropriate|only|proper|most\s+\w+)"
 _NOUN = r"(?:answer|option|choice|one|solution|statement|response|pick|fit|match)"

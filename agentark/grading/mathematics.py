@@ -15,9 +15,9 @@ from .trees import Expr, Is, Node, Set, Text, symbols
 
 # %% ../../nbs/02_grading/05_mathematics.ipynb #4aa30ca2
 _NUMBER = re.compile(r"""
-    (?<![\w.^]) (?:[-+]\s?)? [0-9]+(?:\.[0-9]+)?
+    (?<![0-9A-Za-z_.^]) (?:[-+]\s?)? [0-9]+(?:\.[0-9]+)?
       (?: \s?(?:[xX×*]|times|\\times|\\cdot)\s?10\s?(?:\^|\*\*)\s?(?:\{[-+]?[0-9]+\}|[-+]?[0-9]+) | [eE][-+]?[0-9]+(?!\w) )
-  | (?<![\w.^]) (?:[-+−]\s?)? (?:\\?[$€£])?
+  | (?<![0-9A-Za-z_.^]) (?:[-+−]\s?)? (?:\\?[$€£])?
     (?: [0-9]{1,3}(?:[ ][0-9]{3})+(?![0-9]) | [0-9](?:[0-9,]*[0-9])? )
     (?:\.[0-9]+)?
     (?: \s?/\s?[0-9]+(?:\.[0-9]+)? )?
@@ -220,12 +220,16 @@ def _balanced(text: str, start: int, end: int) -> str:
             break
     return text[first:end]
 
+def _parts(c: str) -> bool:
+    "Does a character end a word? Chinese and Japanese ones do."
+    return c.isspace() or c >= "\u2e80"
+
 def _around(text: str, start: int, end: int) -> tuple[int, int]:
     "A number's place, widened to the word that it is in and the unit that follows."
-    while start and not text[start - 1].isspace() and text[start - 1] not in "=≈":
+    while start and not _parts(text[start - 1]) and text[start - 1] not in "=≈":
         if text[start - 1] == ":" and not text[start - 2:start - 1].isdigit(): break
         start -= 1
-    while end < len(text) and not text[end].isspace(): end += 1
+    while end < len(text) and not _parts(text[end]): end += 1
     end += len(_TEXT.match(text, end)[0])
     if unit := _AFTER.match(text, end): end = unit.end()
     return start, end

@@ -17,13 +17,15 @@ _RAISED = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-"))
 _LOWERED = dict(zip("₀₁₂₃₄₅₆₇₈₉", "0123456789"))
 _WIDE = {wide: chr(wide - 0xFEE0) for wide in range(0xFF01, 0xFF5F)}
 _WIDE |= {ord("−"): "-", ord("٫"): ".", ord("٬"): ","}
+_METRES = re.compile(r"(?<=[0-9])[ ]?m([²³])")     # with an exponent of its own character it is no variable
 _OTHERS = re.compile(r"[^\x00-\x7f]")
 _SMALL = re.compile(rf"(?P<up>[{''.join(_RAISED)}]*[⁰¹²³⁴-⁹]) | (?P<down>[{''.join(_LOWERED)}]+)", re.X)
 
 def plain(text: str) -> str:
     "The text with digits of any script, and signs of full width, as ASCII has them."
     if text.isascii(): return text
-    return _OTHERS.sub(_digit, _SMALL.sub(_small, text.translate(_WIDE)))
+    text = _METRES.sub(r"\\text{m}\1", text.translate(_WIDE))
+    return _OTHERS.sub(_digit, _SMALL.sub(_small, text))
 
 def _small(m: re.Match) -> str:
     "Raised digits as an exponent, lowered ones as a base."
