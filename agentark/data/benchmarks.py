@@ -34,6 +34,8 @@ class Benchmark:
     shuffle: bool = False                 # does the release list the right option first?
     prepare: Callable | None = None       # rows -> rows, for what only the whole file tells
     columns: tuple[str, ...] | None = None  # of a CSV file without a header
+    folders: tuple[str, ...] = ()         # further names of its folder, which are no names of it
+    note: str = ""                        # for who asks for a split that it does not have
 
 # %% ../../nbs/03_data/00_benchmarks.ipynb #a2e29120
 def _digits(value) -> str:
@@ -289,22 +291,33 @@ def _mbpp(row: dict) -> dict:
     }
 
 # %% ../../nbs/03_data/00_benchmarks.ipynb #114a1ff7
+_SRDD = ("https://raw.githubusercontent.com/OpenBMB/ChatDev/b967bc479a3c9204d076e21d2aaf45490b3a7981/"
+         "SRDD/data/data_attribute_format.csv")
+
+def _srdd(row: dict) -> dict:
+    "A description of software; nothing is the right answer."
+    name = row["Name"].replace("_", " ").strip()
+    return {"query": f"{name}: {row['Description'].strip()}", "gt": "", "tag": _tags(row.get("Category"))}
+
 BENCHMARKS = {
     "GSM8K": Benchmark(
         "math", _gsm8k, {"path": "openai/gsm8k", "name": "main"},
         splits={"train": Split("train", 7473), "test": Split("test", 1319)},
     ),
-    "MATH": Benchmark(
+    "MATH-5000": Benchmark(
         "math", _math, {"path": "DigitalLearningGmbH/MATH-lighteval"},
         splits={
             "train": Split("train", 7500, ("train/*/*.json",)),
             "test": Split("test", 5000, ("test/*/*.json",)),
         },
         aliases=("hendrycks_math", "competition_math", "MATH-lighteval"),
+        folders=("MATH",),
     ),
     "MATH-500": Benchmark(
         "math", _math, {"path": "HuggingFaceH4/MATH-500"},
         splits={"test": Split("test", 500, ("test500.jsonl", "math_splits/test.jsonl"))},
+        aliases=("MATH",),   # as the specification and the paper call it
+        note="(MATH is MATH-500; the 7,500 training questions and all 5,000 for testing are MATH-5000)",
     ),
     "MetaMathQA": Benchmark(
         "math", _metamath, {"path": "meta-math/MetaMathQA"},
@@ -445,5 +458,9 @@ BENCHMARKS |= {
             "validation": Split("validation", 90, ("mbpp.jsonl",)),
             "test": Split("test", 500, ("mbpp.jsonl",)),
         },
+    ),
+    "SRDD": Benchmark(
+        "open", _srdd, {"path": "csv", "data_files": _SRDD},
+        splits={"test": Split("train", 1200, ("SRDD/data/data_attribute_format.csv", "data/data_attribute_format.csv"))},
     ),
 }

@@ -122,7 +122,7 @@ def find_split(name: str, bench: Benchmark, split: str) -> str:
     if is_for_evaluation and "validation" in bench.splits: return "validation"
     for own, x in bench.splits.items():
         if x.hub == asked: return own
-    raise unknown(f"split of {name}", split, bench.splits)
+    raise unknown(f"split of {name}", split, bench.splits, bench.note)
 
 # %% ../../nbs/03_data/02_datasets.ipynb #cd7f2a4a
 Rows = Iterable[tuple[str, dict]]    # (where it stands, a record)
@@ -201,7 +201,7 @@ def _patterns(bench: Benchmark, split: str) -> list[str]:
 def local_files(name: str, split: str, folder) -> list[Path]:
     "The files of a benchmark's split below `folder`, by the first pattern that fits; empty when there are none."
     name, bench = find_benchmark(name)
-    names = _norms(name)
+    names = _norms(name) | set(map(_norm, bench.folders))
     folder = Path(folder)
     folders = [path for path in sorted(folder.iterdir()) if path.is_dir()]
     own = [path for path in folders if _norm(path.name) in names]
