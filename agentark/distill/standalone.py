@@ -443,25 +443,29 @@ TALK = {
         (debaters?|solvers?|peers?|colleagues?|team ?mates?|participants|counterparts|everybody|everyone else)
         (discuss(ed|ions?)?|debates?|conversations?|opinions?|viewpoints?|perspectives?|consensus|unanimous(ly)?)
         (critiques?|prompts?|messages?|arguments|replies|chatbot|language model|smol[a-z]*)
+        (affirmative|negative side|moderator|opponents?|our (team|group|side))
+        \w+ (wrote|writes|says|said|answered|replied|claims):
     """,
     "agreement": r"""
         ((dis)?agree(s|d|ing|ments?)?|concur(s|red)?|(re)?affirm(s|ed)?)
         ^(actually|indeed),
         (answer|solution|result)s? [^.?!]{0,40}\b(indeed|actually)
         (SAME|calculation|explanation|approach|step|method)s? BE ONE_ONE_(correct|incorrect|wrong|right|valid|accurate)
-        \w+'s (answer|solution|calculation|explanation)
+        (\w+'s (answer|solution|calculation|explanation)|as the others?(?= ?[.:;,]|$))
+        (((in)?correct|wrong|possible) answers|(incorrect|wrong|possible) answer|answers? (was|were|(is|are) not))
     """,
     "reply": r"""
-        ^(yes|yeah|yep|no|nope|well|ok|okay|right|correct|exactly|true|good|great)[,!:;]
+        ^(yes|yeah|yep|no|nope|(pretty|very) close|well|ok|okay|right|correct|exactly|true|good|great)[,!:;]
         (you'(re|ve)|your|yours|yourself|sure(?= ?[,.!])|certainly|absolutely|thanks?|sorry|apolog(y|ies|i[sz]e))
         (welcome|glad|happy|hope|please|appreciate|request(s|ed)?|assist(ance)?|clarif(y|ies|ied|ication)|feel free)
-        (the (last|final) line|short lines|instructions?|regards)
+        (the (first|last|final) line|short lines|instructions?|regards|(the|what) (was|were) said)
         here('s| is| are) (an?|the|some) ONE_ONE_(answers?|solutions?|examples?|explanations?|code|breakdown)
+        you (?!need)(\w+ed|are (looking|asking)|used|did|said|made|wrote|forgot|found|took|gave|chose)
         you [^.?!]{0,60}\b(answers?|solutions?|questions?|problems?|steps?|lines?|words)
     """,
     "revision": r"""
         (^|[.,;:!?*"\n(] ?|(and|that|so|as|if|when|but|because|what|now|then|here|also|therefore
-            |line) )I [a-z]{2,}
+            |while|since|before|after|once|line) )I [a-z]{2,}
         (I'(m|ll|d|ve)|my(?! (final )?answer is)|mine|myself|(?<!let.)me|confident|convinced|reasoning|previously)
         (mistakes?|mistaken(ly)?|(?<!and.)errors?|misread|misunderst\w+|misinterpret\w*|miscalculat\w*|inaccura\w+)
         (re-?(consider|evaluat|examin|check|iterat)(e|ed|es|ing)?|restat(e|ed|ing)|double-?check\w*)
@@ -514,8 +518,9 @@ _COMMON = _stems(
 
 def shows_nothing(sentence: str, question: str) -> bool:
     "No number, formula or answer, and no word of the question?"
-    words = {w for w in _stems(sentence) if len(w) > 3}
-    return len(words) > 1 and not _SHOWS.search(sentence) and not (words - _COMMON) & _stems(question)
+    if len(sentence.split()) < 3 or _SHOWS.search(sentence): return False
+    words = {w for w in _stems(sentence) if len(w) > 3} - _COMMON
+    return not words & _stems(question)
 
 def _kinds(sentence: str, question: str) -> set[str]:
     "The kinds of mentions in a sentence."
