@@ -199,7 +199,7 @@ def test_misbehaviour_is_contained(what, mode, open_path, port, monkeypatch):
 
     ran = run_code(program, args=[marker], limits=Limits(seconds=1, memory_mb=128))
 
-    assert time.monotonic() - start < 20, "it took too long"    # on a busy machine; 2 seconds where it is idle
+    assert time.monotonic() - start < 40, "it took too long"    # on a busy machine; 2 seconds where it is idle
     assert ran.status in statuses, ran
     if "flood" in what: assert ran.seconds < 1
     assert "swordfish" not in ran.stdout + ran.stderr

@@ -9,8 +9,11 @@ __all__ = ['Kind', 'stable_hash', 'stable_id', 'Query', 'Usage', 'Call', 'Trajec
 import dataclasses
 import hashlib
 import json
+import types
 from dataclasses import dataclass, field
-from typing import Literal, Self
+from functools import cache
+from typing import Literal, Self, get_args, get_origin, get_type_hints
+from .config import AgentArkError
 
 # %% ../../nbs/00_core/01_records.ipynb #b4c6fcad
 def stable_hash(*parts) -> int:
@@ -104,12 +107,46 @@ class Call:
 # %% ../../nbs/00_core/01_records.ipynb #e813c354
 def _text(value): return None if value is None else json.dumps(value, ensure_ascii=False)
 
-def _value(text): return json.loads(text) if isinstance(text, str) else text
+def _value(text):
+    if not isinstance(text, str): return text
+    try: return json.loads(text)
+    except ValueError: raise AgentArkError(f"a record has {text!r:.60} where JSON should be; mend that file") from None
 
-def _known(cls, d: dict) -> dict:
-    "What a dataclass has fields for; keys of other programs and other versions are left out."
-    names = {f.name for f in dataclasses.fields(cls)}
-    return {k: v for k, v in d.items() if k in names}
+@cache
+def _hints(cls) -> dict: return get_type_hints(cls)
+
+def _fits(value, hint) -> bool:
+    "Is a value of a JSON file what a field's type says? Of dictionaries only that it is one, unless they are messages."
+    if hint is object: return True
+    if hint is float: return type(value) in (int, float)
+    kind, inside = get_origin(hint), get_args(hint)
+    if kind is Literal: return isinstance(value, str) and value in inside
+    if kind is types.UnionType: return any(_fits(value, option) for option in inside)
+    if kind is list: return isinstance(value, list) and all(_fits(x, inside[0]) for x in value)
+    return type(value) is (type(None) if hint is None else hint)
+
+def _is_message(x: dict) -> bool:
+    return isinstance(x.get("role"), str) and isinstance(x.get("content"), str)
+
+def _checked(cls, d: dict, but=()) -> dict:
+    """What a dataclass has fields for, of a dictionary of a file; keys of other programs and versions are left out.
+
+    Raises `AgentArkError` where a value is not of its field's type, or one without a default is missing."""
+    found = {f.name: d[f.name] for f in dataclasses.fields(cls) if f.name in d}
+    for name, value in found.items():
+        fits = name in but or _fits(value, _hints(cls)[name])
+        if fits and name in ("messages", "prompt", "completion"): fits = all(map(_is_message, value))
+        if not fits: raise _misfit(cls, d, f"{name} is {json.dumps(value):.60}, not {_spelled(_hints(cls)[name])}")
+    for f in dataclasses.fields(cls):
+        if f.name not in found and f.default is f.default_factory is dataclasses.MISSING:
+            raise _misfit(cls, d, f"{f.name} is missing")
+    return found
+
+def _spelled(hint) -> str: return hint.__name__ if isinstance(hint, type) else str(hint)
+
+def _misfit(cls, d: dict, what: str) -> AgentArkError:
+    name = f"{cls.__name__.lower()} {str(d.get('id', ''))!r:.40}"
+    return AgentArkError(f"{name}: {what}; mend or delete that line of the file")
 
 # %% ../../nbs/00_core/01_records.ipynb #d2b8965e
 @dataclass
@@ -142,8 +179,12 @@ class Trajectory(Query):
     @classmethod
     def from_dict(cls, d: dict) -> Self:
         "The inverse of `to_dict`, also for files of earlier versions; keys of other programs are ignored."
-        calls = [Call(**{**c, "data": _value(c.get("data"))}) for c in d.get("calls") or []]
-        return cls(**{**_known(cls, d), "calls": calls, "info": _value(d.get("info")) or {}})
+        if not _fits(d.get("calls") or [], list[dict]): raise _misfit(cls, d, "calls is no list of objects")
+        calls = [Call(**{**_checked(Call, c), "data": _value(c.get("data"))}) for c in d.get("calls") or []]
+        found = _checked(cls, d, but=("calls", "info", "solutions"))
+        info = _value(d.get("info")) or {}
+        if not isinstance(info, dict): raise _misfit(cls, d, "info is no object")
+        return cls(**{**found, "calls": calls, "info": info})
 
 # %% ../../nbs/00_core/01_records.ipynb #20943c11
 @dataclass
@@ -178,7 +219,7 @@ class Solution:
     @classmethod
     def from_dict(cls, d: dict) -> "Solution":
         "A solution of a labelled file; the first version said `how` it was decided, and not by whom."
-        return cls(**{"judged_by": d.get("how"), **_known(cls, d)})
+        return cls(**_checked(cls, {"judged_by": d.get("how"), **d}))
 
 # %% ../../nbs/00_core/01_records.ipynb #48c6c840
 @dataclass
@@ -200,6 +241,7 @@ class Labelled(Trajectory):
     def from_dict(cls, d: dict) -> Self:
         "The inverse of `to_dict`; the first version's files, which had no calls, are read as well."
         t = super().from_dict(d)
+        if not _fits(d.get("solutions"), list[dict]): raise _misfit(cls, d, "solutions is no list of objects")
         t.solutions = [Solution.from_dict(s) for s in d["solutions"]]
         return t
 
@@ -230,4 +272,4 @@ class Trace:
     @classmethod
     def from_dict(cls, d: dict) -> "Trace":
         "The inverse of `to_dict`; a prompt and a completion are enough, and keys of other programs are ignored."
-        return cls(**_known(cls, d))
+        return cls(**_checked(cls, d))

@@ -16,6 +16,7 @@ from ..core.config import AgentArkError, make_folder
 from ..core.records import Trajectory, Usage
 from .statistics import bootstrap, holm, mcnemar, permutation, wilson
 from ..grading.answers import extract, is_correct
+from ..sandbox.sandbox import suspicions
 
 # %% ../../nbs/06_eval/01_metrics.ipynb #564c66ee
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def estimate(values,            # one per question
     return Estimate(sum(values)/len(values), interval, len(values))
 
 # %% ../../nbs/06_eval/01_metrics.ipynb #87d276d1
-COUNTS = ("failed", "unparsed", "calls", "tokens")       # what an item has besides its id and its scores
+COUNTS = ("failed", "unparsed", "calls", "tokens", "undecided", "flagged")   # what items have besides id and scores
 SHARES = {"accuracy", "em", "bleu_acc", "rouge1_acc", "rouge2_acc", "rougeL_acc"}   # 0 or 1 by definition
 PRIMARY = ("accuracy", "f1", "rougeL_acc", "rougeL")     # a run is judged by the first of these that it has
 
@@ -80,9 +81,17 @@ def marks(t: Trajectory) -> dict:
         "tokens": t.usage.total_tokens,
     }
 
+def _verdict(t: Trajectory) -> dict:
+    "Is the answer right? Of a program also, whether it is flagged."
+    right = is_correct(t)
+    if t.kind != "code": return {"accuracy": float(bool(right))}
+    found = {"undecided": 1.0} if right is None else {"accuracy": float(right)}
+    program = extract(t.response, t.kind).value
+    return {**found, "flagged": 1.0} if program and suspicions(program) else found
+
 def graded(trajectories: Iterable[Trajectory]) -> list[dict]:
-    "An item for each question with its accuracy: is the answer right?"
-    return [{**marks(t), "accuracy": float(bool(is_correct(t)))} for t in trajectories]
+    "An item for each question with its accuracy: is the answer right? Undecided ones have none."
+    return [{**marks(t), **_verdict(t)} for t in trajectories]
 
 # %% ../../nbs/06_eval/01_metrics.ipynb #d4840ee3
 @dataclass(frozen=True)
@@ -200,6 +209,8 @@ class Result:
     metrics: dict[str, Estimate]
     unparsed: int = 0              # replies without an answer: they count as wrong
     failed: int = 0                # questions that ended in an error: they count as wrong
+    undecided: int = 0             # programs that the machine failed to run, twice: they have no score
+    flagged: int = 0               # programs that look as if they deceived their tests
     calls_per_question: float = 0.0
     tokens_per_question: float = 0.0             # of prompts and replies
     dollars_per_question: float | None = None    # where prices are known
@@ -220,13 +231,18 @@ class Result:
     def __str__(self):
         found = ", ".join(f"{name} {e}" for name, e in self.metrics.items())
         cost = f"{self.calls_per_question:.3g} calls and {self.tokens_per_question:.0f} tokens a question"
-        return f"{found}; {self.unparsed} unparsed, {self.failed} failed; {cost}"
+        counted = f"{self.unparsed} unparsed, {self.failed} failed"
+        for name in ("undecided", "flagged"):
+            if number := getattr(self, name): counted += f", {number} {name}"
+        return f"{found}; {counted}; {cost}"
 
     def _repr_markdown_(self): return table({self.method or "run": self})
 
     def to_dict(self) -> dict:
         "Ready for JSON; what is not known is left out."
         d = {k: v for k, v in asdict(self).items() if v not in (None, "", [])}
+        for name in ("undecided", "flagged"):
+            if not d[name]: del d[name]                # of programs only
         return d | {"gain": self.gain.to_dict()} if self.gain else d
 
     @classmethod
@@ -243,6 +259,7 @@ def result_of(items: list[dict], # one for each question
              ) -> Result:
     "The averages of a run over its items; `AgentArkError` if there are none."
     if not items: raise AgentArkError("no items to average")
+    if not metrics_of(items): raise AgentArkError("no answer was decided; see that the sandbox works, and try again")
     def total(key): return sum(i.get(key, 0) for i in items)
     metrics = {}
     for name in metrics_of(items):
@@ -253,6 +270,8 @@ def result_of(items: list[dict], # one for each question
         metrics=metrics,
         unparsed=int(total("unparsed")),
         failed=int(total("failed")),
+        undecided=int(total("undecided")),
+        flagged=int(total("flagged")),
         calls_per_question=total("calls")/len(items),
         tokens_per_question=total("tokens")/len(items),
         **what,
@@ -273,7 +292,7 @@ def averaged(runs: list[list[dict]], metric: str="accuracy") -> list[dict]:
     "Each question's mean score over several runs, as items."
     by = [scores(items, metric) for items in runs]
     def mean(question): return sum(run[question] for run in by)/len(by)
-    return [{"id": question, metric: mean(question)} for question in by[0]]
+    return [{"id": question, metric: mean(question)} for question in by[0] if all(question in run for run in by)]
 
 # %% ../../nbs/06_eval/01_metrics.ipynb #b9b4b22d
 def markdown(rows: list[list[str]]) -> str:
@@ -309,6 +328,8 @@ def _cells(r: Result, metrics: list[str]) -> dict[str, str]:
     cells |= {
         "unparsed": str(r.unparsed),
         "failed": str(r.failed),
+        "undecided": str(r.undecided),
+        "flagged": str(r.flagged),
         "calls / question": f"{r.calls_per_question:.1f}",
         "tokens / question": f"{r.tokens_per_question:.0f}",
     }
@@ -326,7 +347,7 @@ def table(results: dict[str, Result]) -> str:
     found = {name: _cells(r, metrics) for name, r in results.items()}
     columns = list(next(iter(found.values())))
     def says_nothing(column): return all(cells[column] in ("0", "-") for cells in found.values())
-    for column in ("failed", "$ / 1000 questions"):
+    for column in ("failed", "undecided", "flagged", "$ / 1000 questions"):
         if says_nothing(column): columns.remove(column)
     lines = [["run", *columns]]
     for name, cells in found.items(): lines.append([name, *(cells[c] for c in columns)])
