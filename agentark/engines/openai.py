@@ -64,6 +64,7 @@ def as_reply(out, request: Request, base_url: str) -> Reply | EngineError:
         finish_reason="length" if out.choices[0].finish_reason == "length" else "stop",
         prompt_tokens=estimated_tokens(request.messages) if prompt is None else prompt,
         completion_tokens=_tokens(text) if completion is None else completion,
+        stopped_at=getattr(out.choices[0], "stop_reason", None),    # vLLM says it
     )
 
 # %% ../../nbs/04_engines/06_openai.ipynb #39b8c81d

@@ -235,7 +235,8 @@ def _reply(said, prompt_tokens: int) -> Reply | EngineError:
     "An output of vLLM as a reply."
     if said.finish_reason not in ("stop", "length"):
         return TransportError(f"vLLM ended a request with {said.finish_reason}")
-    return Reply(said.text, said.finish_reason, prompt_tokens, len(said.token_ids))
+    stopped_at = said.stop_reason if isinstance(said.stop_reason, str) else None    # or the id of an end token
+    return Reply(said.text, said.finish_reason, prompt_tokens, len(said.token_ids), stopped_at)
 
 def _failed(e: Exception, engine: VLLMEngine) -> EngineError:
     "What an exception of vLLM means for a request."
