@@ -129,7 +129,7 @@ def chosen(request) -> str | None:
 def scores(request) -> str:
     "What a reward model replies: a line with the right answer is probably right."
     lines = request.messages[-1]["content"].splitlines()
-    return json.dumps([0.9 if "42" in line else 0.1 for line in lines])
+    return json.dumps([[line, 0.9 if "42" in line else 0.1] for line in lines])
 
 def models(code: bool) -> list:
     "Running code takes time, so methods that do so meet fewer of them."

@@ -5,17 +5,18 @@
 # %% auto #0
 __all__ = ['PrmEngine']
 
-# %% ../../nbs/07_distill/19_prm_engine.ipynb #6c4395aa
+# %% ../../nbs/07_distill/19_prm_engine.ipynb #65307f89
 import json
 from ..core.config import AgentArkError
 from .prm import Scorer
 from .spans import encode
+from .steps import steps_of
 from ..engines.base import Engine, Loop, Reply, Request, chat_ids
 from ..engines.transformers import cpu_home
 
-# %% ../../nbs/07_distill/19_prm_engine.ipynb #ee76e65f
+# %% ../../nbs/07_distill/19_prm_engine.ipynb #cc1856ba
 class PrmEngine(Engine):
-    "A reward model of `agentark prm`; a reply is a list of numbers, one for each step of the last message."
+    "A reward model of `agentark prm`; a reply is a list of the last message's steps, each with its score."
 
     def __init__(self, folder: str, max_batch: int | None = None):
         self.name = folder
@@ -40,10 +41,13 @@ class PrmEngine(Engine):
         *asked, said = request.messages
         text = said["content"]
         if not text.strip(): return {"ids": []}
-        return vars(encode(self.scorer.tokenizer, asked, text, finished=not text.endswith("\n")))
+        steps = [s.text for s in steps_of(text)]
+        found = encode(self.scorer.tokenizer, asked, text, steps, finished=not text.endswith("\n"))
+        return {**vars(found), "steps": steps}
 
     def close(self):
         if self.home is not cpu_home(): self.home.close()
 
 def _reply(row: dict, scores: list[float]) -> Reply:
-    return Reply(json.dumps([round(s, 4) for s in scores]), prompt_tokens=len(row["ids"]))
+    found = [[step, round(score, 4)] for step, score in zip(row.get("steps", ()), scores)]
+    return Reply(json.dumps(found, ensure_ascii=False), prompt_tokens=len(row["ids"]))

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['How', 'aggregate', 'Scored', 'read_scores', 'step_scores', 'scored_samples', 'BestOfNConfig', 'best_of_n']
 
-# %% ../../nbs/05_methods/21_best_of_n.ipynb #57d28aff
+# %% ../../nbs/05_methods/21_best_of_n.ipynb #f91b74a4
 import json
 import math
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from .base import Team, gather
 from .prompts import solo
 from .registry import method
 
-# %% ../../nbs/05_methods/21_best_of_n.ipynb #2aee0776
+# %% ../../nbs/05_methods/21_best_of_n.ipynb #bd18e289
 How = Literal["min", "product", "mean", "last"]
 
 def aggregate(scores: list[float], how: How) -> float:
@@ -27,7 +27,7 @@ def aggregate(scores: list[float], how: How) -> float:
     if how == "product": return math.prod(scores)
     return sum(scores)/len(scores) if how == "mean" else scores[-1]
 
-# %% ../../nbs/05_methods/21_best_of_n.ipynb #2e8d7bdf
+# %% ../../nbs/05_methods/21_best_of_n.ipynb #2c97b5b1
 @dataclass
 class Scored:
     "How samples are scored."
@@ -41,9 +41,9 @@ class Scored:
         if self.prm: return [self.prm]
         raise AgentArkError("this method needs a reward model: name its folder with --prm (agentark prm trains one)")
 
-def read_scores(text: str) -> list[float]:
-    "The scores in a reward model's reply; raises `AgentArkError` for what another model says."
-    try: return [float(score) for score in json.loads(text)]
+def read_scores(text: str) -> list[tuple[str, float]]:
+    "The steps in a reward model's reply with their scores; raises `AgentArkError` for what another model says."
+    try: return [(str(step), float(score)) for step, score in json.loads(text)]
     except (ValueError, TypeError):
         raise AgentArkError(
             f"--prm names no reward model: it replies {text[:40]!r}, and not a score for each step; "
@@ -56,14 +56,14 @@ async def step_scores(
     call: Call,   # what is read
     text: str,    # the solution in it, or a beginning, which ends with a line break
 ) -> list[float]:
-    "The reward model's score of every step, also kept as the `data` of a call of its own."
+    "The reward model's score of every step; steps and scores are kept as the `data` of a call of its own."
     reader = team.agent(f"prm {call.agent}", "reward model", model=prm)
     reader.turn = call.round
     reader.new.append({"role": "user", "content": solo(team.query)})
     reply = await reader.say(text, sees=[call], round=call.round, parse=read_scores)
-    return reply.data
+    return [score for _, score in reply.data]
 
-# %% ../../nbs/05_methods/21_best_of_n.ipynb #43e56d2e
+# %% ../../nbs/05_methods/21_best_of_n.ipynb #a362df9a
 async def scored_samples(query: Query, team: Team, cfg: Scored) -> list[tuple[Call, float]]:
     "Sampled solutions, each with its score."
     samples = await gather(team.agent(i).say(solo(query)) for i in range(cfg.parallel_num))

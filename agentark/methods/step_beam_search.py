@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Beam', 'next_step', 'StepBeamSearchConfig', 'extended', 'step_beam_search']
 
-# %% ../../nbs/05_methods/23_step_beam_search.ipynb #54180b70
+# %% ../../nbs/05_methods/23_step_beam_search.ipynb #c9635611
 from dataclasses import dataclass, replace
 from ..core.records import Call, Query, stable_hash
 from ..engines.base import Reply, Request
@@ -15,7 +15,7 @@ from .best_of_n import How, Scored, aggregate, step_scores
 from .prompts import solo
 from .registry import method
 
-# %% ../../nbs/05_methods/23_step_beam_search.ipynb #9160afb9
+# %% ../../nbs/05_methods/23_step_beam_search.ipynb #b5ef63c5
 @dataclass(frozen=True)
 class Beam:
     "The beginning of a solution, or all of it."
@@ -30,7 +30,7 @@ def next_step(reply: Reply, separator: str) -> tuple[str, bool]:
     if more or reply.stopped_at: return step + separator, False
     return step, True
 
-# %% ../../nbs/05_methods/23_step_beam_search.ipynb #e97bd600
+# %% ../../nbs/05_methods/23_step_beam_search.ipynb #938a5de9
 @dataclass
 class StepBeamSearchConfig(Scored):
     "Keys of `step_beam_search/config_main.yaml`."
@@ -66,7 +66,7 @@ async def extended(beam: Beam, team: Team, i: int, cfg: StepBeamSearchConfig) ->
     team.calls.append(call)
     return Beam(beam.text + step, call, done)
 
-# %% ../../nbs/05_methods/23_step_beam_search.ipynb #4f372410
+# %% ../../nbs/05_methods/23_step_beam_search.ipynb #cc781746
 async def _scored(beam: Beam, team: Team, cfg: StepBeamSearchConfig) -> Beam:
     [prm] = cfg.models
     scores = await step_scores(team, prm, beam.call, visible(beam.text).lstrip())

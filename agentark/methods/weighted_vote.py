@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['WeightedVoteConfig', 'weighted_vote']
 
-# %% ../../nbs/05_methods/22_weighted_vote.ipynb #368f537b
+# %% ../../nbs/05_methods/22_weighted_vote.ipynb #cf213639
 from dataclasses import dataclass
 from ..core.records import Call, Query
 from ..grading.answers import groups
@@ -13,7 +13,7 @@ from .base import Team
 from .best_of_n import Scored, scored_samples
 from .registry import method
 
-# %% ../../nbs/05_methods/22_weighted_vote.ipynb #827c16cd
+# %% ../../nbs/05_methods/22_weighted_vote.ipynb #a7df2482
 @dataclass
 class WeightedVoteConfig(Scored):
     "Keys of `weighted_vote/config_main.yaml`."

@@ -14,12 +14,12 @@ import typing
 from collections import deque
 from ..bench.speed import Bench
 from ..core.config import AgentArkError, Stage, as_type, read_yaml, unknown
+from ..distill.eval_prm import EvalBoth
 from ..distill.label_steps import LabelBoth, Steps
 from ..distill.prm import Prm
 from ..distill.sft import Sft
 from ..distill.traces import Traces
 from ..engines.modal import Modal
-from ..eval.evaluate import Eval
 from ..grading.answers import Grade
 from ..methods.infer import Infer
 from ..methods.team import OptimizeTeam
@@ -35,7 +35,7 @@ STAGES = {
     "traces": Traces,
     "sft": Sft,
     "prm": Prm,
-    "eval": Eval,
+    "eval": EvalBoth,
     "run": Run,
     "grade": Grade,
     "show": Show,
