@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from agentark.core.records import Query, Trajectory
 from agentark.data import datasets
-from agentark.engines.base import EngineError, Sampling
+from agentark.engines.base import EngineError, EngineGroup, Sampling
 from agentark.engines.scheduler import Scheduler
 from agentark.engines.scripted import Scripted
 from agentark.eval.label import label
@@ -29,6 +29,9 @@ CALLS = {
     "vanilla main": (1, 1),
     "cot main": (1, 1),
     "self_consistency main": (5, 5),
+    "best_of_n main": (16, 16),
+    "weighted_vote main": (16, 16),
+    "step_beam_search main": (9, 512),
     "llm_debate main": (6, 6),
     "controlled_debate main": (6, 6),
     "dylan main": (3, 11),
@@ -60,6 +63,7 @@ CALLS = {
     "mapcoder humaneval": (4, 25),
     "mapcoder mbpp": (4, 25),
 }
+SCORED = ("best_of_n", "weighted_vote", "step_beam_search")    # methods that ask a reward model
 VARIANTS = [(name, variant) for name in method_names() for variant in variants(name)]
 each_variant = pytest.mark.parametrize("name, variant", VARIANTS, ids=lambda x: x)
 
@@ -122,6 +126,11 @@ def chosen(request) -> str | None:
     choices = request.sampling.choices
     return choices[request.seed % len(choices)] if choices else None
 
+def scores(request) -> str:
+    "What a reward model replies: a line with the right answer is probably right."
+    lines = request.messages[-1]["content"].splitlines()
+    return json.dumps([[line, 0.9 if "42" in line else 0.1] for line in lines])
+
 def models(code: bool) -> list:
     "Running code takes time, so methods that do so meet fewer of them."
     replies, moods = (CODE, 3) if code else (REPLIES, 40)
@@ -129,8 +138,11 @@ def models(code: bool) -> list:
 
 async def ask(name: str, variant: str, rule, seed: int = 0, **options) -> Trajectory:
     "One question answered by a model that follows the rule."
+    if name in SCORED: options = {"prm": "prm", **options}
     method, cfg = get_method(name, variant), method_config(name, f"config_{variant}", options)
-    engine, sampling = Scripted(default=rule), Sampling(max_tokens=200)
+    reward_model = Scripted(default=scores)
+    reward_model.name = "prm"
+    engine, sampling = EngineGroup([Scripted(default=rule), reward_model]), Sampling(max_tokens=200)
     run = lambda query, submit: solve(query, submit, method, cfg, engine, sampling, seed)
     [trajectory] = [t async for t in Scheduler(engine).run([question(name, variant)], run)]
     return trajectory
@@ -161,7 +173,7 @@ def check_calls(calls):
         assert set(c.sees) <= set(rounds)
         assert c.parent is None or c.parent in rounds
         for seen in c.sees: assert rounds[seen] <= c.round, "nobody reads the future"
-        assert c.model == "scripted"
+        assert c.model in ("scripted", "prm")
         assert c.messages
         assert c.seed is not None
 
@@ -264,7 +276,9 @@ def teacher(query: Query, name: str, thoughts: str):
         slips = turn == 0 and agent in ("assistant", "coder0", "programmer@coding")
         if isinstance(agent, int) and agent: slips = turn < (2 if name == "dylan" else 1)
         text = work(query, right=not slips, i=agent if slips and isinstance(agent, int) else 0)
-        return thoughts + (other_seat(request) or with_forms(text, request))
+        last = request.messages[-1]
+        begun = last["content"] if last["role"] == "assistant" else ""    # it goes on from there
+        return (thoughts + (other_seat(request) or with_forms(text, request))).removeprefix(begun)
     return rule
 
 # The seats that solve the question, and their solutions. (By hand, from the methods' notebooks.)
@@ -273,6 +287,9 @@ LEARNT = [
     ("cot main", 1, 1, {}),
     ("self_consistency main", 5, 5, {}),
     ("self_consistency main", 5, 5, {"aggregation": "llm"}),
+    ("best_of_n main", 8, 8, {}),
+    ("weighted_vote main", 8, 8, {}),
+    ("step_beam_search main", 1, 1, {}),
     ("llm_debate main", 3, 6, {}),
     ("llm_debate main", 3, 6, {"aggregation": "llm"}),
     ("llm_debate main", 3, 6, {"layout": "shared"}),
@@ -333,7 +350,7 @@ def test_only_whole_solutions_are_learnt(case, agents, count, options, thoughts)
 
 def check_solutions(found, query: Query, thoughts: str):
     "Each is all that its agent worked out, with its thoughts, and nothing else."
-    whole = {work(query, right=False, i=i): False for i in range(7)} | {work(query, right=True): True}
+    whole = {work(query, right=False, i=i): False for i in range(8)} | {work(query, right=True): True}
     for s in found:
         if query.kind == "open":
             assert read_files(work(query, right=True)).items() <= read_files(s.text).items()

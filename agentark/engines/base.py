@@ -54,6 +54,7 @@ class Reply:
     finish_reason: str = "stop"  # `stop`, or `length` when `max_tokens` or the context ran out
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    stopped_at: str | None = None  # the stop string before which it ended; None: it ended by itself
 
 class EngineError(AgentArkError):
     "This request cannot be answered; repeating it would not help."

@@ -11,7 +11,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from ..core.config import Stage, make_folder, neutral, unknown
-from ..core.records import Trajectory
+from ..core.records import Labelled, Trajectory
+from ..core.store import read_jsonl
 from ..data.reading import page, transcript
 from ..data.trajectories import read_trajectories
 from ..engines.models import EMBEDDED, list_models, prepare
@@ -119,14 +120,14 @@ def _line(t: Trajectory) -> str:
 @dataclass
 class Show(Stage):
     "Show what was said in a run: list its questions, print one, or write them as a page."
-    input_file: str                  # trajectories, from `agentark infer`
+    input_file: str                  # trajectories, from `agentark infer`, or labelled, with labels of their steps
     id: str | None = None            # this question: its number in the file (from 1), its id, or how that begins
     wrong: bool = False              # only questions whose answer is wrong, or that failed
     html: str | None = neutral(None) # write an HTML page to this path: who read whom, and all texts
 
     def run(self) -> Path | None:
         "Print what is asked for; the path of the page, if one is written."
-        found = read_trajectories(self.input_file)
+        found = _read(self.input_file)
         if self.wrong: found = [t for t in found if is_correct(t) is False]
         if self.id is not None: found = _chosen(self, found)
         if self.html: return _write_page(self, found)
@@ -137,6 +138,12 @@ class Show(Stage):
             print("\n\n".join(transcript(t, 160) for t in found))
 
 # %% ../../nbs/11_runs/01_inspect.ipynb #5652df0f
+def _read(path: str) -> list[Trajectory]:
+    "The trajectories of a file; with their solutions, where it is a labelled one."
+    found = read_trajectories(path)
+    rows = list(read_jsonl(path))
+    return [Labelled.from_dict(row) if "id" in row and "solutions" in row else t for row, t in zip(rows, found)]
+
 def _chosen(stage: Show, found: list[Trajectory]) -> list[Trajectory]:
     "The question of this number, or those whose id begins like this."
     if stage.id.isdigit() and 0 < int(stage.id) <= len(found): return [found[int(stage.id) - 1]]
