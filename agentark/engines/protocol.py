@@ -246,6 +246,7 @@ def reply_in(data: dict, request: Request, where: str) -> Reply | EngineError:
     text = text_of(message)
     if message.get("refusal"): end = "refusal"
     for s in request.sampling.stop: text = text.split(s)[0]
+    stopped_at = choices[0].get("stop_reason")   # vLLM says which; an end token is a number
     usage = data.get("usage") or {}
     prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
     return Reply(
@@ -253,6 +254,7 @@ def reply_in(data: dict, request: Request, where: str) -> Reply | EngineError:
         finish_reason=end,
         prompt_tokens=estimated_tokens(request.messages) if prompt is None else prompt,
         completion_tokens=_tokens(text) if completion is None else completion,
+        stopped_at=stopped_at if isinstance(stopped_at, str) else None,
     )
 
 # %% ../../nbs/04_engines/06_protocol.ipynb #ae437132

@@ -6,7 +6,9 @@
 __all__ = ['open_uncached', 'open_remembering', 'Serving', 'open_replicas', 'store_all', 'model_failed']
 
 # %% ../../nbs/04_engines/11_serving.ipynb #0e8b13f8
+import importlib
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Literal
 import yaml
 from ..core.config import AgentArkError, cache_dir, neutral, progress
@@ -22,6 +24,7 @@ def open_uncached(serving: "Serving", name: str) -> Engine:
     if name == "scripted": return Scripted(default=calculator(), max_batch=serving.batch_size or 1024)
     if serving.use_vllm + bool(serving.base_url) + serving.use_modal_batch > 1:
         raise AgentArkError("--use_vllm, --base_url and --use_modal_batch are three ways to run a model: choose one")
+    if (Path(name)/"prm.json").exists(): return _reward_model(serving, name)
     if serving.use_modal_batch or serving.base_url: return _on_server(serving, name)
     return _in_process(serving, name, resolve(name))
 
@@ -39,6 +42,11 @@ def open_remembering(serving: "Serving", name: str) -> Engine:
     )
 
 # %% ../../nbs/04_engines/11_serving.ipynb #be9f3c25
+def _reward_model(serving, name: str) -> Engine:
+    "A reward model runs in this process, wherever the others run; by name, since its room is above."
+    module = importlib.import_module("agentark.distill.prm_engine")
+    with quietly(): return module.PrmEngine(name, serving.batch_size)
+
 def _on_server(serving, name: str) -> Engine:
     options = {
         "max_batch": serving.batch_size,

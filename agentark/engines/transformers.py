@@ -351,9 +351,10 @@ def row_of(request: Request,
 def reply_of(row: Row, request: Request, tokenizer, prompt: Prompt | None=None) -> Reply:
     "What a finished row says, up to the first stop string."
     text = reply_text(tokenizer, row.ids, prompt)
+    stopped_at = next((s for s in request.sampling.stop if s in text), None)
     for s in request.sampling.stop: text = text.split(s)[0]
     finish = row.finish or "length"   # where the caller has left off
-    return Reply(text, finish, prompt_tokens=len(row.prompt), completion_tokens=len(row.ids))
+    return Reply(text, finish, len(row.prompt), len(row.ids), stopped_at)
 
 # %% ../../nbs/04_engines/03_transformers.ipynb #e12cb4c4
 class TransformersEngine(Engine):

@@ -242,7 +242,8 @@ def _reply(said, request: Request, tokenizer, prompt: Prompt) -> Reply | EngineE
         return TransportError(f"vLLM ended a request with {said.finish_reason}")
     text = reply_text(tokenizer, list(said.token_ids), prompt)
     for s in request.sampling.stop: text = text.split(s)[0]
-    return Reply(text, said.finish_reason, len(prompt.ids), len(said.token_ids))
+    stopped_at = said.stop_reason if isinstance(said.stop_reason, str) else None    # or the id of an end token
+    return Reply(text, said.finish_reason, len(prompt.ids), len(said.token_ids), stopped_at)
 
 def _failed(e: Exception, engine: VLLMEngine) -> EngineError:
     "What an exception of vLLM means for a request."

@@ -14,13 +14,13 @@ import typing
 from collections import deque
 from ..bench.speed import Bench
 from ..core.config import AgentArkError, Stage, as_type, read_yaml, unknown
+from ..distill.accepted import TracesBoth
+from ..distill.eval_prm import EvalBoth
 from ..distill.grpo import Grpo
 from ..distill.label_steps import LabelBoth, Steps
 from ..distill.prm import Prm
 from ..distill.sft import Sft
-from ..distill.traces import Traces
 from ..engines.modal import Modal
-from ..eval.evaluate import Eval
 from ..grading.answers import Grade
 from ..methods.infer import Infer
 from ..methods.team import OptimizeTeam
@@ -33,9 +33,10 @@ STAGES = {
     "team": OptimizeTeam,
     "label": LabelBoth,
     "steps": Steps,
-    "traces": Traces,
+    "traces": TracesBoth,
     "sft": Sft,
     "prm": Prm,
+    "eval": EvalBoth,
     "grpo": Grpo,
     "eval": Eval,
     "run": Run,
