@@ -9,6 +9,7 @@ __all__ = ['accepted', 'TracesBoth']
 from dataclasses import dataclass
 from pathlib import Path
 from ..core.config import AgentArkError
+from ..core.records import Trace
 from ..core.store import write_manifest
 from .prm import Scorer
 from .traces import Traces, read_traces, write_traces

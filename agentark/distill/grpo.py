@@ -99,7 +99,7 @@ class Grpo(GrpoOptions):
     overwrite: bool = neutral(False)     # start anew, dropping the old model and checkpoints
 
     @property
-    def output_dir(self) -> str:
+    def output_dir(self) -> str:   # type: ignore[override]
         "The model folder, by the name that all trainings have for it."
         return self.save_path
 
@@ -255,7 +255,7 @@ def _trainer(stage: Grpo):
     model, tokenizer = _student(stage)
     asked = _left(stage, found, model.to(args.device), tokenizer)
     places = order(len(asked), stage.rollout_batch_size, stage.num_episodes, stage.seed)
-    guards = [x.strip() for x in stage.guards.split(",") if x.strip()]
+    guards: list = [x.strip() for x in stage.guards.split(",") if x.strip()]
     trainer = ProcessGRPO(
         model, args, tokenizer, asked, Judge(tokenizer, scorer, guards, stage.guard_share), _credit(stage, Credit),
         masked=stage.mask_separators,

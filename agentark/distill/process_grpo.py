@@ -14,6 +14,8 @@ import time
 from collections.abc import Iterable
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import TrainerCallback
@@ -124,6 +126,10 @@ class ProcessGRPO(GRPOTrainer):
         self.masked, self.normalise, self.shown, self.batch_size = masked, normalise, shown, batch_size
         self.critic_learning_rate = critic_learning_rate
         self.asked = {p.messages[-1]["content"]: chat_ids(tokenizer, p.messages) for p in prompts}
+        self.group: int = args.num_generations
+        self.longest: int = args.max_completion_length
+        self.judged: list[Judged] = []
+        self.alarm: Alarm | None = None
         self.spent = dict.fromkeys(["generate", "score"], 0.0)
         self.tokens = 0
         if credit.estimator == "gae": add_value_head(model)
@@ -158,7 +164,7 @@ class ProcessGRPO(GRPOTrainer):
         seeds = [stable_hash("rollout", self.args.seed, step, first + i) for i in range(len(prompt_ids))]
         with self.accelerator.autocast(): return sample(
             self.model, self.processing_class, prompt_ids, seeds,
-            temperature=self.temperature, max_tokens=self.max_completion_length, batch_size=self.batch_size,
+            temperature=self.temperature, max_tokens=self.longest, batch_size=self.batch_size,
         )
 
     def _generate_and_score_completions(self, inputs):
@@ -167,7 +173,7 @@ class ProcessGRPO(GRPOTrainer):
         self._log_rollout()
         if not self.merges: return out
         first = self.accelerator.process_index*len(inputs)
-        keys = [((first + i)//self.num_generations, *answer) for i, answer in enumerate(self.rollout[1])]
+        keys = [((first + i)//self.group, *answer) for i, answer in enumerate(self.rollout[1])]
         n = torch.tensor([len(set(keys))], device=self.accelerator.device)
         most = self.accelerator.gather(n).max().item()    # all processes have as many rows
         return merged(out, keys, self.args.steps_per_generation, most)
@@ -179,10 +185,10 @@ class ProcessGRPO(GRPOTrainer):
             device=self.accelerator.device,
         )
         steps = all_steps(mine, self.accelerator)
-        width, own = steps.lengths.max().item(), out["completion_ids"].shape[1]
+        width, own = int(steps.lengths.max()), out["completion_ids"].shape[1]
         values = self._values(out, width) if self.credit.estimator == "gae" else None
-        found = advantages(steps, width, self.num_generations, values=values, **dataclasses.asdict(self.credit))
-        self._metrics["train"]["groups_without_signal"].append(_without_signal(found, self.num_generations))
+        found = advantages(steps, width, self.group, values=values, **dataclasses.asdict(self.credit))
+        self._metrics["train"]["groups_without_signal"].append(_without_signal(found, self.group))
         keep = kept(steps, width, self.masked)
         first = self.accelerator.process_index*len(self.judged)
         rows = slice(first, first + len(self.judged))
@@ -194,13 +200,14 @@ class ProcessGRPO(GRPOTrainer):
 
     def _values(self, out: dict, width: int) -> Tensor:
         "(all rows, `width`) of the critic."
+        model: Any = self.model
         ids = torch.cat([out["prompt_ids"], out["completion_ids"]], 1)
         seen = torch.cat([out["prompt_mask"], out["completion_mask"]], 1)
         own, size = out["completion_ids"].shape[1], self.args.per_device_train_batch_size
         found = []
         for i in range(0, len(ids), size):
-            self.model.get_decoder()(input_ids=ids[i:i + size], attention_mask=seen[i:i + size], use_cache=False)
-            found.append(token_values(self.model, own)*out["completion_mask"][i:i + size])
+            model.get_decoder()(input_ids=ids[i:i + size], attention_mask=seen[i:i + size], use_cache=False)
+            found.append(token_values(model, own)*out["completion_mask"][i:i + size])
         return self.accelerator.gather(_fitted(torch.cat(found), width))
 
     def _compute_loss(self, model, inputs):
@@ -225,8 +232,8 @@ class ProcessGRPO(GRPOTrainer):
 
     def evaluation_loop(self, *_, metric_key_prefix: str="eval", **__):
         "The share of held-out questions that greedy answers get right."
-        right = accuracy(self, self.held, self.max_completion_length)
-        return EvalLoopOutput(None, None, {f"{metric_key_prefix}_accuracy": right}, len(self.held))
+        right = accuracy(self, self.held, self.longest)
+        return EvalLoopOutput(np.zeros(0), None, {f"{metric_key_prefix}_accuracy": right}, len(self.held))
 
     def _log_rollout(self):
         "What the rollout was like, into TRL's metrics; and a few answers, to read."
