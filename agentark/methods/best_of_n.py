@@ -41,9 +41,9 @@ class Scored:
         if self.prm: return [self.prm]
         raise AgentArkError("this method needs a reward model: name its folder with --prm (agentark prm trains one)")
 
-def read_scores(text: str) -> list[tuple[str, float]]:
-    "The steps in a reward model's reply with their scores; raises `AgentArkError` for what another model says."
-    try: return [(str(step), float(score)) for step, score in json.loads(text)]
+def read_scores(text: str) -> list[list]:
+    "The steps in a reward model's reply, each `[step, score]`; raises `AgentArkError` for what another model says."
+    try: return [[str(step), float(score)] for step, score in json.loads(text)]
     except (ValueError, TypeError):
         raise AgentArkError(
             f"--prm names no reward model: it replies {text[:40]!r}, and not a score for each step; "
