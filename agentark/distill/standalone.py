@@ -458,7 +458,7 @@ TALK = {
         ^(yes|yeah|yep|no|nope|(pretty|very) close|well|ok|okay|right|correct|exactly|true|good|great)[,!:;]
         (you'(re|ve)|your|yours|yourself|sure(?= ?[,.!])|certainly|absolutely|thanks?|sorry|apolog(y|ies|i[sz]e))
         (welcome|glad|happy|hope|please|appreciate|request(s|ed)?|assist(ance)?|clarif(y|ies|ied|ication)|feel free)
-        (the (first|last|final) line|short lines|instructions?|regards|(the|what) (was|were) said)
+        (the (last|final) line|short lines|instructions?|regards|(the|what) (was|were) said)
         here('s| is| are) (an?|the|some) ONE_ONE_(answers?|solutions?|examples?|explanations?|code|breakdown)
         you (?!need)(\w+ed|are (looking|asking)|used|did|said|made|wrote|forgot|found|took|gave|chose)
         you [^.?!]{0,60}\b(answers?|solutions?|questions?|problems?|steps?|lines?|words)
@@ -466,7 +466,7 @@ TALK = {
     "revision": r"""
         (^|[.,;:!?*"\n(] ?|(and|that|so|as|if|when|but|because|what|now|then|here|also|therefore
             |while|since|before|after|once|line) )I [a-z]{2,}
-        (I'(m|ll|d|ve)|my(?! (final )?answer is)|mine|myself|(?<!let.)me|confident|convinced|reasoning|previously)
+        (I'(m|ll|d|ve)|my(?! (final )?answer is|\^)|mine|myself|(?<!let.)me|confident|convinced|reasoning|previously)
         (mistakes?|mistaken(ly)?|(?<!and.)errors?|misread|misunderst\w+|misinterpret\w*|miscalculat\w*|inaccura\w+)
         (re-?(consider|evaluat|examin|check|iterat)(e|ed|es|ing)?|restat(e|ed|ing)|double-?check\w*)
         (original|previous|last|first|second|other|above) (answers?|solutions?|responses?|questions?|problems?
@@ -501,7 +501,7 @@ def talk(sentence: str, question: str) -> set[str]:
 
 # %% ../../nbs/07_distill/03_standalone.ipynb #5041855f
 _OF_TEXT = (
-    r"you|our|explanations?|answers?|solutions?|problems?|questions?|puzzle|calculations?|explain\w*|choices?|options?"
+    r"you|explanations?|answers?|solutions?|problems?|questions?|puzzle|calculations?|explain\w*|choices?|options?"
     r"|statements?|last line"
 )
 _OF_MATH = (   # in other fields these are the matter
