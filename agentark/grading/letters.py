@@ -26,6 +26,7 @@ _WRONG = re.compile(
     r"\W{0,3}\s*(?:is|was|are|would\s+be|seems|looks)?\s*"
     r"(?:not\b|n't\b|wrong|incorrect|false|ruled|eliminated|impossible|out\b|can(?:'t|not)|too\b)", re.I)
 
+# %% ../../nbs/02_grading/06_letters.ipynb #63360e57
 def _letter(letters: str) -> str:
     "The pattern of a letter that a sentence states: a large one, or a small one where the sentence ends."
     small, end = letters.lower(), r"(?=[\s).,:;!?\]}]|$)"
