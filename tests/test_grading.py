@@ -23,7 +23,8 @@ def wrong(records: list[dict]) -> list[str]:
     found = []
     for r in records:
         g = grade_record(r)
-        if g["correct"] != r["want"]: found.append(f"{r['fault']}: {r['gold']!r} from {r['pred']!r}, read {g['extracted']!r}")
+        if g["correct"] == r["want"]: continue
+        found.append(f"{r['fault']}: {r['gold']!r} from {r['pred']!r}, read {g['extracted']!r}")
     return found
 
 def test_own_inputs_of_every_kind():

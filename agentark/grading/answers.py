@@ -39,12 +39,15 @@ def normalized(text: str) -> str:
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", text.lower().translate(_PUNCTUATION)).split())
 
 # %% ../../nbs/02_grading/07_answers.ipynb #c31e4dc1
-_LETTERS = re.compile(r"(?<![a-zA-Z\\])(?!(?:sin|cos|tan|cot|sec|csc|ln|log|exp|sqrt|abs|pi|min|max|mod)(?![a-zA-Z]))[a-zA-Z]{2,}")
+_LETTERS = re.compile(
+    r"(?<![a-zA-Z\\])(?!(?:sin|cos|tan|cot|sec|csc|ln|log|exp|sqrt|abs|pi|min|max|mod)(?![a-zA-Z]))[a-zA-Z]{2,}"
+)
 _SIGNED = re.compile(r"(?<![\w.)])[-+]?(?:\d[\d,]*\d|\d)?(?:(?<=\d)\.\d+|(?<!\d)\.\d+|(?<=\d))(?:/\d+)?")
 
 def _is_formula(text: str) -> bool:
     "Has a text digits or signs of mathematics, and no words?"
-    return not _LETTERS.search(re.sub(r"\\[a-zA-Z]+", "", text)) and re.search(r"[0-9+*/=<>^\\]|-\s*\w|\w\s*-", text) is not None
+    if _LETTERS.search(re.sub(r"\\[a-zA-Z]+", "", text)): return False
+    return re.search(r"[0-9+*/=<>^\\]|-\s*\w|\w\s*-", text) is not None
 
 def _marked(text: str) -> list:
     "The signs of a formula, numbers by their value."
@@ -78,7 +81,8 @@ def same_short(a: str, b: str) -> bool | None:
     a, b = plain(a), plain(b)
     formulas = _is_formula(a) + _is_formula(b)
     if formulas and not any(_LETTERS.search(x) for x in (a, b) if "\\" not in x): return _same_formula(a, b)
-    return (normalized(a) or a.strip().lower()) == (normalized(b) or b.strip().lower()) != "" and _numbers(a) == _numbers(b)
+    words = [normalized(x) or x.strip().lower() for x in (a, b)]
+    return words[0] == words[1] != "" and _numbers(a) == _numbers(b)
 
 # %% ../../nbs/02_grading/07_answers.ipynb #bc2b3605
 _HEADING = re.compile(r"[\s*_#>]*(?:the\s+)?(?:final\s+|correct\s+|short\s+)?answers?(?:\s+is)?[\s*_:]*", re.I)
@@ -159,8 +163,9 @@ def extract(text: str, kind: str="math") -> Answer:
     return _extractor(kind)(tagged(reply) if kind == "code" else heard(reply))
 
 def equal(a: str | None, b: str | None, kind: str="math") -> bool | None:
-    """Are two extracted answers the same? Code is the same when its text is. None where algebra could not tell in its limits.
+    """Are two extracted answers the same? Code is the same when its text is.
 
+    None where algebra could not tell within its limits.
     Nothing equals a missing answer, not even another missing one."""
     _extractor(kind)
     if a is None or b is None: return False
@@ -232,7 +237,7 @@ def consensus(replies, kind: str="math") -> bool:
 
 # %% ../../nbs/02_grading/07_answers.ipynb #cc880294
 async def settle(replies, kind: str="math"):
-    "Let algebra compare the answers of replies beside the event loop; to be awaited before a `vote` or `consensus` there."
+    "Let algebra compare the answers of replies beside the event loop; to be awaited before a `vote` there."
     if kind != "math": return
     answers = dict.fromkeys(r.answer for r in replies if r.answer is not None)
     pairs = [pair for pair in combinations(answers, 2) if needs_algebra(*pair)]

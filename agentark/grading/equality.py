@@ -373,7 +373,7 @@ def proved(task: str, a: Node, b: Node) -> bool:
     except Undecided: return algebra(task, a, b)
 
 # %% ../../nbs/02_grading/03_equality.ipynb #43decdee
-CPU_S = 1.5           # the limits of one comparison: seconds of processor time, which decide on a busy machine as on an idle one;
+CPU_S = 1.5           # the limits of one comparison: seconds of processor time, the same on a busy machine;
 WALL_S = 60.0         # seconds, for a child that waits without end;
 MEMORY = 2 * 2**30    # bytes of address space
 _SAME, _DIFFERENT, _FAILED, _STOPPED, _KILLED = 10, 11, 12, 13, 14     # what became of a child
@@ -510,7 +510,7 @@ _known: dict[tuple[str, str], bool] = {}          # verdicts of workers
 _undecided: set[tuple[str, str]] = set()
 
 def without_algebra(a: str, b: str) -> bool:
-    "Are two answers to a mathematical question the same? Raises `Undecided`, with both in one spelling, where only algebra can tell."
+    "Are two mathematical answers the same? Raises `Undecided`, with both in one spelling, if only algebra can tell."
     if (x := number(a)) is not None and (y := number(b)) is not None:
         return x == y
     if len(a) > MAX_CHARS or len(b) > MAX_CHARS:

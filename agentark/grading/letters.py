@@ -16,13 +16,17 @@ from .replies import NONE, Answer, cut_off, last_box
 # %% ../../nbs/02_grading/06_letters.ipynb #8516581a
 _ADVERBS = (
     r"(?:(?:clearly|definitely|probably|most\s+likely|likely|therefore|thus|hence|indeed|obviously|simply|then|surely"
-    r"|certainly|for\s+sure|just|actually|now|indeed|in\s+fact|option|choice|letter|answer|statement|the\s+letter)\b[\s,:]{1,3}){0,3}"
+    r"|certainly|for\s+sure"
+    r"|just|actually|now|indeed|in\s+fact|option|choice|letter|answer|statement|the\s+letter)\b[\s,:]{1,3}){0,3}"
 )
 _RIGHT = r"(?:correct|right|best|true|final|valid|accurate|appropriate|only|proper|most\s+\w+)"
 _NOUN = r"(?:answer|option|choice|one|solution|statement|response|pick|fit|match)"
 _NOT = re.compile(r"(?:\bnot|n't|\bnever|\bthan|\binstead\s+of|\bneither|\bno)\s+(?:\w+\s+)?\W{0,3}$", re.I)
-_WRONG = re.compile(r"\W{0,3}\s*(?:is|was|are|would\s+be|seems|looks)?\s*(?:not\b|n't\b|wrong|incorrect|false|ruled|eliminated|impossible|out\b|can(?:'t|not)|too\b)", re.I)
+_WRONG = re.compile(
+    r"\W{0,3}\s*(?:is|was|are|would\s+be|seems|looks)?\s*"
+    r"(?:not\b|n't\b|wrong|incorrect|false|ruled|eliminated|impossible|out\b|can(?:'t|not)|too\b)", re.I)
 
+# %% ../../nbs/02_grading/06_letters.ipynb #63360e57
 def _letter(letters: str) -> str:
     "The pattern of a letter that a sentence states: a large one, or a small one where the sentence ends."
     small, end = letters.lower(), r"(?=[\s).,:;!?\]}]|$)"
@@ -37,22 +41,30 @@ def _sentences(letters: str) -> str:
     one, last = _letter(letters), rf"[(\[]?([{letters}])[)\]]?(?=\s*(?:[.!;]|$|,?\s(?:because|since|as)\b))"
     # the answer is C, the best option here is clearly C
     announced = rf"""
-        (?i: \b(?:(?:answer|option|choice|solution|pick)s?\b[^\n.(]{{0,40}}?|(?:right|correct|best)(?:\sone)?\s?)(?:\bis\b|\bbe\b|:|=) ) (?!\s{{1,9}}not\b) \s{{0,9}} (?i:{_ADVERBS})
+        (?i: \b(?:(?:answer|option|choice|solution|pick)s?\b[^\n.(]{{0,40}}?|(?:right|correct|best)(?:\sone)?\s?)
+             (?:\bis\b|\bbe\b|:|=) ) (?!\s{{1,9}}not\b) \s{{0,9}} (?i:{_ADVERBS})
         {one}"""
     # C is the correct answer
     praised = rf"""
-        (?: ^[\s*>"']{{0,9}} | [.!?:;,]\s+ | (?i:\b(?:so|hence|thus|therefore|that|think|believe|and|but|only|option|choice|answer|statement)\s+) )
-        [(\[]?([{letters}])[)\]]? \s+ (?i: (?:it\s)?is|was|seems|looks|appears|must\s+be|should\s+be|would\s+be|has\s+to\s+be|fits|works )
-        (?i: \s+(?:to\s+be\s+)? (?:the\s+|our\s+|my\s+)? (?:{_RIGHT}\s+)? (?:{_RIGHT}|{_NOUN})\b (?=\s*[.,!;]|\s*$|\s+(?:because|since|as|here|to|for|of|among)\b) | (?<=it\sis)(?=\s*[.!]|\s*$) )
+        (?: ^[\s*>"']{{0,9}} | [.!?:;,]\s+
+          | (?i:\b(?:so|hence|thus|therefore|that|think|believe|and|but|only|option|choice|answer|statement)\s+) )
+        [(\[]?([{letters}])[)\]]? \s+
+        (?i: (?:it\s)?is|was|seems|looks|appears|must\s+be|should\s+be|would\s+be|has\s+to\s+be|fits|works )
+        (?i: \s+(?:to\s+be\s+)? (?:the\s+|our\s+|my\s+)? (?:{_RIGHT}\s+)? (?:{_RIGHT}|{_NOUN})\b
+             (?=\s*[.,!;]|\s*$|\s+(?:because|since|as|here|to|for|of|among)\b)
+          | (?<=it\sis)(?=\s*[.!]|\s*$) )
         """
     # I think it's C, so it must be C, hence C, I conclude C, that leaves C
     concluded = rf"""
-        (?i: \b(?:it\s*(?:'s|is|must\s+be|has\s+to\s+be|should\s+be)|(?:must|has\s+to)\s+be|so|hence|thus|therefore|conclude(?:\s+that)?(?:\s+it\s*(?:'s|is))?
-             |go(?:ing)?\s+with|went\s+with|settle\s+on|opt(?:ing)?\s+for|leaves(?:\s+us\s+with)?|leaving|gives(?:\s+us)?|choose|chose|pick|select|guess|say
+        (?i: \b(?:it\s*(?:'s|is|must\s+be|has\s+to\s+be|should\s+be)|(?:must|has\s+to)\s+be|so|hence
+             |thus|therefore|conclude(?:\s+that)?(?:\s+it\s*(?:'s|is))?
+             |go(?:ing)?\s+with|went\s+with|settle\s+on|opt(?:ing)?\s+for|leaves(?:\s+us\s+with)?|leaving
+             |gives(?:\s+us)?|choose|chose|pick|select|guess|say
              |(?:correspond|point|lead)s?\s+to|match(?:es)?)\b [,:]? \s+ {_ADVERBS} (?:the\s+)? )
         {last}"""
     # I choose C
-    chosen = rf"(?i: \b(?:choose|pick|select)\b ) (?!\s{{1,9}}not\b) \s{{0,9}} (?i:(?:option|choice|letter|answer)\s)? {one}"
+    said = r"(?i:(?:option|choice|letter|answer)\s)?"
+    chosen = rf"(?i: \b(?:choose|pick|select)\b ) (?!\s{{1,9}}not\b) \s{{0,9}} {said} {one}"
     return " | ".join((announced, praised, concluded, chosen))
 
 # %% ../../nbs/02_grading/06_letters.ipynb #ee9c296e
@@ -64,9 +76,10 @@ def _patterns(letters: str) -> tuple[re.Pattern, ...]:
         rf"\(([{letters}])\) | \*\*\(?([{letters}])[).]?\*\* | ^[ \t$*]*\(?([{letters}])[).:]*[$* \t.]*$ | {option}\S"
         rf" | ^[ \t]*\(?([{letters}])\)?,?\s(?:because|since)\b"
     )
+    mentioned = rf"(?i:\b(?:answer|option)\b)\s{{0,9}}(?i:(?:option|choice|letter)\s)?{_letter(letters)}"
     return (
         re.compile(_sentences(letters), re.M | re.X),
-        re.compile(rf"(?i:\b(?:answer|option)\b)\s{{0,9}}(?i:(?:option|choice|letter)\s)?{_letter(letters)}", re.M | re.X),
+        re.compile(mentioned, re.M | re.X),
         re.compile(alone, re.M | re.X),
         re.compile(rf"{option}\S", re.M),
     )
@@ -87,7 +100,8 @@ def _last_of(pattern: re.Pattern, text: str) -> re.Match | None:
     return None
 
 # %% ../../nbs/02_grading/06_letters.ipynb #3c8080a3
-_STYLE = re.compile(r"\\(?:text(?:bf|rm|it|sf)?|math(?:rm|bf|sf|it|bb)|mbox|operatorname|underline|boldsymbol)\s?\{([^{}]*)\}")
+_STYLE = re.compile(
+    r"\\(?:text(?:bf|rm|it|sf)?|math(?:rm|bf|sf|it|bb)|mbox|operatorname|underline|boldsymbol)\s?\{([^{}]*)\}")
 _SPACE = re.compile(r"\\[ ,;:!]|~|\\q?quad(?![a-zA-Z])|\\(?:left|right)(?![a-zA-Z])")
 
 def unstyled(text: str) -> str:
@@ -106,7 +120,8 @@ def _unbraced(m: re.Match) -> str:
 def _whole(letters: str) -> re.Pattern:
     "The pattern of a box with a letter."
     return re.compile(rf"""
-        [({{\[\s$*]* (?: (?:the\s+)?(?:(?:correct|final|best)\s+)?(?:answer|option|choice)(?:\s+is|\s*:)?[\s:({{\[]+ ){{0,2}}
+        [({{\[\s$*]* (?: (?:the\s+)?(?:(?:correct|final|best)\s+)?(?:answer|option|choice)
+            (?:\s+is|\s*:)?[\s:({{\[]+ ){{0,2}}
         ([{letters}]) [\s$*]* (?: [)}}\]]+[.:,]?(?:\s.*)? | [.:]\s.* | [.:,]? | \(.* | -\s.* ) [\s$]*
     """, re.I | re.S | re.X)
 

@@ -16,7 +16,8 @@ from .trees import Expr, Is, Node, Set, Text, symbols
 # %% ../../nbs/02_grading/05_mathematics.ipynb #4aa30ca2
 _NUMBER = re.compile(r"""
     (?<![0-9A-Za-z_.^]) (?:[-+]\s?)? [0-9]+(?:\.[0-9]+)?
-      (?: \s?(?:[xX×*]|times|\\times|\\cdot)\s?10\s?(?:\^|\*\*)\s?(?:\{[-+]?[0-9]+\}|[-+]?[0-9]+) | [eE][-+]?[0-9]+(?!\w) )
+      (?: \s?(?:[xX×*]|times|\\times|\\cdot)\s?10\s?(?:\^|\*\*)\s?
+         (?:\{[-+]?[0-9]+\}|[-+]?[0-9]+) | [eE][-+]?[0-9]+(?!\w) )
   | (?<![0-9A-Za-z_.^]) (?:[-+−]\s?)? (?:\\?[$€£])?
     (?: [0-9]{1,3}(?:[ ][0-9]{3})+(?![0-9]) | [0-9](?:[0-9,]*[0-9])? )
     (?:\.[0-9]+)?
@@ -30,7 +31,8 @@ _FORMULA = re.compile(r"""
   | \\\((.{1,300}?)\\\)
   | \\\[(.{1,300}?)\\\]
   | (?<![\\$\w])\$\s*(     # spaces inside: only without words, as in `$ x $`, and not between two amounts of money
-      (?: \\text\{[^{}]{0,80}\} | \\(?!text)[a-zA-Z]+(?![a-zA-Z]) | \\[^a-zA-Z] | [^$\n\\a-zA-Z] | [a-zA-Z](?![a-zA-Z]{2}) ){1,300}?
+      (?: \\text\{[^{}]{0,80}\} | \\(?!text)[a-zA-Z]+(?![a-zA-Z])
+        | \\[^a-zA-Z] | [^$\n\\a-zA-Z] | [a-zA-Z](?![a-zA-Z]{2}) ){1,300}?
     )\s*\$(?![\w$])
 """, re.S | re.X)
 
@@ -112,14 +114,17 @@ _MEASURE = (
 )
 _GOES_ON = re.compile(rf"""
     \s* (?: (?:mod|modulo|rem|remainder|plus|minus|squared|cubed|factorial)\b | below\szero
-      | (?:or|to|through|times|over|in|(?:divided|multiplied)\sby|out\sof|and) \s \$?[0-9.]+ (?!\S*\s(?:[*+/=-]|is|are)\s)
+      | (?:or|to|through|times|over|in|(?:divided|multiplied)\sby|out\sof|and) \s \$?[0-9.]+
+        (?!\S*\s(?:[*+/=-]|is|are)\s)
       | or\s(?:more|less|fewer|so)\b | (?:more|less|fewer)\sthan\s(?:\$?[0-9]|[a-z]\b|twice|half) | out\sof\b
       | and\s(?:an?|one)[\s-](?:{_PART}) | (?:{_PART})s?\b | [x×*+/^:-]\s?\$?[0-9]
       | (?:{_MEASURE}),?\s(?:and\s)?\$?[0-9] )
 """, re.I | re.X)
 _COMES_FROM = re.compile(rf"""
-    (?: \b(?:{_PART}|quarter)s?\sof | \b(?:twice|thrice|double|triple|log|root\sof|power\sof|multiple\sof|factor\sof|percent\sof)
-      | (?:^|(?<![*/+=-])\s)\$?[0-9][0-9.,]*\$?\s?(?:or|to|and|through|mod|modulo|rem|remainder|plus|minus|times|over|divided\sby|out\sof|x|×)
+    (?: \b(?:{_PART}|quarter)s?\sof
+      | \b(?:twice|thrice|double|triple|log|root\sof|power\sof|multiple\sof|factor\sof|percent\sof)
+      | (?:^|(?<![*/+=-])\s)\$?[0-9][0-9.,]*\$?\s?
+        (?:or|to|and|through|mod|modulo|rem|remainder|plus|minus|times|over|divided\sby|out\sof|x|×)
       | [0-9]\$?\s(?:{_MEASURE})(?:,|,?\sand)? | \bbetween\s\S+\sand ) \s*\$?$
 """, re.I | re.X)
 
@@ -134,7 +139,8 @@ _VERB = re.compile(r"""
 """, re.X)
 _TWO = re.compile(r"[0-9].*\b(?:and|but|while|whereas)\b")      # Tom has 3 and Ann has 4
 _AROUND = re.compile(r"""
-    (?:(?:about|approximately|roughly|around|exactly|only|just|simply|precisely|therefore|thus|hence|clearly|indeed|actually|also
+    (?:(?:about|approximately|roughly|around|exactly|only|just|simply|precisely|therefore|thus|hence|clearly
+      |indeed|actually|also
       |equal\sto|that|given\sby|then|now)[\s,:]+)+
 """, re.I | re.X)
 
@@ -154,7 +160,8 @@ def _the_number(clause: str, says: bool) -> str | None:
 
 # %% ../../nbs/02_grading/05_mathematics.ipynb #7c040f4d
 _IS = re.compile(r"\s*(?:(?:must|has\sto|should|will)\s)?(?:is|be|are|equals?|=|:)\s*(?=\S)")
-_LED = re.compile(r"(?:after|when|if|since|in|with|for|at|by|on|because|as|given|from|during|once|before|out\sof)\b", re.I)
+_LED = re.compile(
+    r"(?:after|when|if|since|in|with|for|at|by|on|because|as|given|from|during|once|before|out\sof)\b", re.I)
 _STOP = re.compile(r"[.?]+(?=\s|\*|$)|\n")
 
 def _formulas(text: str, m: re.Match) -> str:
@@ -174,7 +181,7 @@ def _held(m: re.Match) -> str:
     return next(filter(None, m.groups())).strip()
 
 def _clause(rest: str, says: bool) -> str:
-    "A text up to where its clause ends. One that leads to another, as `after 3 days, ...`, goes on to the end of the sentence."
+    "A text up to where its clause ends; where `after 3 days, ...` leads to another, up to the end of the sentence."
     m = (_STOP if says and _LED.match(rest) else _END).search(rest)
     return rest[:m.start()] if m else rest
 
@@ -276,7 +283,8 @@ def _last_number(text: str, m: re.Match) -> str:
 # %% ../../nbs/02_grading/05_mathematics.ipynb #24189c47
 _EMPTY = re.compile(r"\\f?boxe?d?\s*\{\s*\}")
 _FINAL = re.compile(r"""
-    (?: ^ | [.!?]\s+ ) [\s*_\#>]* (?:(?:so|thus|therefore|hence|and),?\s)? (?:(?:the|my|our)\s)? (?:final|correct|overall)?\s?
+    (?: ^ | [.!?]\s+ ) [\s*_\#>]* (?:(?:so|thus|therefore|hence|and),?\s)?
+    (?:(?:the|my|our)\s)? (?:final|correct|overall)?\s?
     answers?\b [^\n.]{0,60}? (?:\bis\b|\bare\b|=|:)
   | \#{4}
 """, re.I | re.M | re.X)
@@ -301,7 +309,8 @@ def _behind(text: str, end: int) -> Answer | None:
     "The final answer that a reply announces behind its last box, if it can be read."
     for m in reversed(deque(_FINAL.finditer(text, end + 1), 5)):
         found = _stated(text[m.end():m.end() + 600], sentence=m[0][-1].isalpha())
-        if found and tree_of(found) is not None and (re.search(r"[0-9]", found) or ":" in m[0]): return Answer(found, "stated")
+        if not found or tree_of(found) is None: continue
+        if ":" in m[0] or re.search(r"[0-9]", found): return Answer(found, "stated")
     return None
 
 def _unstated(text: str) -> Answer:

@@ -306,9 +306,11 @@ NOT_UNITS = set("""
 
 # %% ../../nbs/02_grading/00_notation.ipynb #9c7de4b5
 _NAMES = {
-    "cm": "centimeter centimetre cms", "km": "kilometer kilometre kms", "mm": "millimeter millimetre mms", "m": "meter metre",
+    "cm": "centimeter centimetre cms", "km": "kilometer kilometre kms",
+    "mm": "millimeter millimetre mms", "m": "meter metre",
     "in": "inch inche", "ft": "foot feet", "yd": "yard", "mi": "mile",
-    "ml": "milliliter millilitre mls", "l": "liter litre", "g": "gram gramme gm gms", "kg": "kilogram kgs", "lb": "pound lbs",
+    "ml": "milliliter millilitre mls", "l": "liter litre", "g": "gram gramme gm gms",
+    "kg": "kilogram kgs", "lb": "pound lbs",
     "h": "hour hr hrs", "min": "minute", "s": "second sec", "mph": "mile/h mi/h",
     "year": "yr yrs", "week": "wk wks", "rpm": "rev/min revolution/minute", "tsp": "teaspoon", "tbsp": "tablespoon",
     "oz": "ounce", "gal": "gallon", "qt": "quart", "pt": "pint", "km/h": "kph kmph kmh", "rupee": "rs",

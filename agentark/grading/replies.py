@@ -49,8 +49,11 @@ _NEXT = re.compile(r"""
   | (?P<inline> [ \t](?:Question|Problem|Passage|Human|User)\s?[0-9]{0,3}:\s )
   | <\|(?:im_end|im_start|endoftext|end_of_text|eot_id|end|user|eos)\|> | </s> | <end_of_turn> | \[INST\]
 """, re.M | re.X)
-_DONE = re.compile(r"\\boxed\s*\S | \#{4}\s*\S | \banswers?\b[^\n]{0,80}?(?:\bis\b|\bare\b|:)[\s*]*\S | ^A:\s*\S", re.I | re.M | re.X)
-_PREFACE = re.compile(r"\W*(?:sure|here|let|ok|okay|certainly|of course|first|to|we|i|solution|step|given|the (?:question|problem))\b", re.I)
+_DONE = re.compile(
+    r"\\boxed\s*\S | \#{4}\s*\S | \banswers?\b[^\n]{0,80}?(?:\bis\b|\bare\b|:)[\s*]*\S | ^A:\s*\S", re.I | re.M | re.X)
+_PREFACE = re.compile(
+    r"""\W*(?:sure|here|let|ok|okay|certainly|of\scourse|first|to|we|i|solution|step|given
+    |the\s(?:question|problem))\b""", re.I | re.X)
 
 def own(text: str) -> str:
     "The reply up to where it goes on with something else, once it has answered."
@@ -74,7 +77,8 @@ def heard(text: str) -> str:
 
 # %% ../../nbs/02_grading/04_replies.ipynb #cd905828
 _BOX = re.compile(r"""
-    (?: \\(?:(?:[bf]?box|framebox|ovalbox|shadowbox)(?:ed)?|boxed|fcolorbox\s*\{[^{}]*\}\s*\{[^{}]*\}|colorbox\s*\{[^{}]*\})
+    (?: \\(?:(?:[bf]?box|framebox|ovalbox|shadowbox)(?:ed)?|boxed
+          |fcolorbox\s*\{[^{}]*\}\s*\{[^{}]*\}|colorbox\s*\{[^{}]*\})
         (?![a-zA-Z]{2}) (?:\s*\[[^\[\]{}]*\])? \s*
       | (?<![\\a-zA-Z])(?:\x08)?boxed(?=\{)
     )
@@ -84,7 +88,9 @@ _BOX = re.compile(r"""
     )
 """, re.X)
 _BRACE = re.compile(r"\\.|[{}]", re.S)
-_FILLING = re.compile(r"\\(?:text|mbox|mathrm)\s?\{([^{}]*)\} | \\[,;:!()\[\]\ ] | \\q?quad(?![a-zA-Z]) | [$*~] | \\\\ | \.(?=\s|$)", re.X)
+_FILLING = re.compile(
+    r"\\(?:text|mbox|mathrm)\s?\{([^{}]*)\} | \\[,;:!()\[\]\ ] | \\q?quad(?![a-zA-Z]) | [$*~]"
+    r" | \\\\ | \.(?=\s|$)", re.X)
 _BETWEEN = re.compile(r"""
     \s* ( ,?\s?(?:and|or)(?:\s(?:also|then))? | as\swell\sas | , | ; | & | \\(?:land|lor|wedge|vee) )?
     \s* (?: [A-Za-z](?:_\{?\w+\}?)? \s?=\s* )?
