@@ -5,12 +5,10 @@ import warnings
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-
 import pytest
 import torch
 from test_methods import VARIANTS, ask, chosen
 from transformers import AutoConfig, AutoTokenizer
-
 from agentark.core.records import Trace
 from agentark.core.thinking import parse_reply
 from agentark.distill.weights import encoded
@@ -113,8 +111,9 @@ def test_a_folder_of_each_is_opened_as_what_it_is(name, tmp_path):
 # ---- chat templates
 
 OF_TRL = [
-    "cohere2", "deepseek_r1_distill", "deepseekv3", "gemma", "gemma3", "gemma4_v5", "glm4moe", "gptoss", "lfm2", "llama3",
-    "llama3_2", "nemotron_3_nano", "phi3", "qwen2_5", "qwen3", "qwen3_5_think", "qwen3_5_nothink", "qwen3_instruct_2507",
+    "cohere2", "deepseek_r1_distill", "deepseekv3", "gemma", "gemma3", "gemma4_v5", "glm4moe", "gptoss", "lfm2",
+    "llama3", "llama3_2", "nemotron_3_nano", "phi3", "qwen2_5", "qwen3", "qwen3_5_think", "qwen3_5_nothink",
+    "qwen3_instruct_2507",
 ]
 TYPED = {   # the rules of templates that TRL does not have
     "mistral v0.1": (
@@ -132,8 +131,8 @@ TYPED = {   # the rules of templates that TRL does not have
         "{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
     ),
     "qwq": (
-        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content.split('</think>')[-1].lstrip('\n') }}<|im_end|>\n"
-        "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n<think>{{ '\n' }}{% endif %}"
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content.split('</think>')[-1].lstrip('\n') }}"
+        "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n<think>{{ '\n' }}{% endif %}"
     ),
     "dated": (
         "Today is {{ strftime_now('%d %B %Y') }}.{% for m in messages %}<{{ m.role }}>{{ m.content }}{{ eos_token }}"
@@ -187,7 +186,7 @@ THOUGHTS = {
 @pytest.mark.parametrize("thinks", [False, True], ids=["aloud", "thinking"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_training_reads_what_inference_reads(family, thinks):
-    tokenizer = tokenizer_of(family)
+    tokenizer = tokenizer_of(family, **template_settings(True if thinks and family == "qwen3_5_nothink" else None))
     thoughts = THOUGHTS.get(family, "<think>\nAdd them: 15.\n</think>\n\n") if thinks else ""
     prompt = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "2 + 13?"}]
     completion = [{"role": "assistant", "content": thoughts + ANSWER}]

@@ -18,7 +18,7 @@ from trl.trainer.utils import pad
 from ..core.config import AgentArkError
 from ..core.records import Trace
 from ..core.thinking import CLOSER, continued, parse_reply, visible
-from ..engines.base import Prompt, chat_prompt, has_template, write_chat
+from ..engines.base import EngineError, Prompt, chat_prompt, has_template, write_chat
 from ..grading.answers import equal, extract
 
 # %% ../../nbs/07_distill/06_weights.ipynb #1bdfe2f4
@@ -113,9 +113,10 @@ def _completed(tokenizer, trace: Trace, prompt: Prompt) -> str:
     if not has_template(tokenizer): return reply + (tokenizer.eos_token or "")
     if thinking and prompt.text.rstrip().endswith(tuple(CLOSER.values())): raise AgentArkError(
         f"trace {trace.id or trace.prompt} has thoughts, and its prompt has closed them: "
-        "leave out --enable_thinking false, or the thoughts"
+        "pass --enable_thinking true, or leave out the thoughts"
     )
-    written = write_chat(tokenizer, trace.prompt + trace.completion, tokenize=False)
+    try: written = write_chat(tokenizer, trace.prompt + trace.completion, tokenize=False)
+    except EngineError: written = ""   # gpt-oss refuses the marks of its own thoughts
     rest = written.removeprefix(prompt.text)
     said = [*thinking.split("\n\n"), visible(reply).strip()]
     if rest != written and all(part in rest for part in said): return rest
