@@ -56,6 +56,7 @@ def blocks(text: str) -> Iterator[tuple[str, str, str]]:
         inside, after, closed = _closed(lines, at + 1, fence)
         body = "".join(f"{_without_indent(line, len(indent))}\n" for line in inside)
         before = lines[begin:at]
+        if not closed: body = body.rstrip("\n") + "\n"
         if closed or is_code(body): yield above, beside.strip(), body
         elif not beside.strip() and (code := _unopened(before)): yield "", "", code
         above, begin, at = "", after, after

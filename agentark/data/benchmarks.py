@@ -461,6 +461,8 @@ BENCHMARKS |= {
     ),
     "SRDD": Benchmark(
         "open", _srdd, {"path": "csv", "data_files": _SRDD},
-        splits={"test": Split("train", 1200, ("SRDD/data/data_attribute_format.csv", "data/data_attribute_format.csv"))},
+        splits={
+            "test": Split("train", 1200, ("data_attribute_format.csv", "data/data_attribute_format.csv")),
+        },
     ),
 }

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from ..core.config import AgentArkError
-from .base import EngineDead, Engine, EngineError, Loop, Reply, Request, TransportError
+from .base import Engine, EngineError, Loop, Reply, Request, TransportError
 from agentark.engines.protocol import (
     Terms,
     chosen,
@@ -142,7 +142,8 @@ class OpenAIEngine(Engine):
             raise
         if served and self.name not in served:
             listed = ", ".join([*served][:8])
-            warnings.warn(f"{self.client.where} lists {listed} and not {self.name}, which is asked for all the same", stacklevel=3)
+            where = self.client.where
+            warnings.warn(f"{where} lists {listed} and not {self.name}, which is asked for all the same", stacklevel=3)
         return served
 
     async def generate(self, requests: list[Request]) -> list[Reply | EngineError]:
@@ -166,7 +167,8 @@ class OpenAIEngine(Engine):
         "The request in other words, where the server says what is wrong with it."
         if getattr(e, "status_code", 0) not in (400, 413, 422): return None
         said = words_of(e.response.text)
-        if not self.given_length: self.context_length = min(self.context_length, context_in(said) or self.context_length)
+        length = context_in(said)
+        if length and not self.given_length: self.context_length = min(self.context_length, length)
         return self.terms.mended(body, said)
 
     def count_tokens(self, messages: list[dict]) -> int: return estimated_tokens(messages)

@@ -41,7 +41,9 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 # %% ../../nbs/04_engines/06_protocol.ipynb #0fbf89d5
-_QUOTA = re.compile(r"insufficient_quota|current quota|out of credits?|insufficient (?:credit|balance|funds)|billing", re.I)
+_QUOTA = re.compile(
+    r"insufficient_quota|current quota|out of credits?|insufficient (?:credit|balance|funds)|billing", re.I
+)
 _LATER = re.compile(r"retry (?:in|after)|try again (?:in|later)|per (?:minute|second|day)", re.I)
 PASSING = {408, 409, 425, 429}   # and 500 or more: worth another try
 
@@ -83,12 +85,14 @@ def place(url: str) -> str:
     found = urllib.request.getproxies_environment()
     proxy = found.get(parts.scheme) or found.get("all")
     if not proxy or urllib.request.proxy_bypass_environment(parts.hostname or ""): return shown_url(url)
-    return f"{shown_url(url)} (through the proxy {shown_url(proxy)} of the environment; NO_PROXY={parts.hostname} avoids it)"
+    before = f"through the proxy {shown_url(proxy)} of the environment; NO_PROXY={parts.hostname} avoids it"
+    return f"{shown_url(url)} ({before})"
 
 def key_of(name: str) -> str:
     "The key in an environment variable, `none` without one. Raises `AgentArkError` for one that no header can carry."
     key = os.environ.get(name) or "none"
-    wrong = "a line break or a space" if re.search(r"\s", key) else "a letter that is not ASCII" if not key.isascii() else ""
+    wrong = "" if key.isascii() else "a letter that is not ASCII"
+    if re.search(r"\s", key): wrong = "a line break or a space"
     if wrong: raise AgentArkError(f"the key in {name} has {wrong} in it: copy it again, without quotes or line ends")
     return key
 
@@ -174,7 +178,7 @@ class Terms:
         if "max_tokens" in body and "max_completion_tokens" in said and _UNKNOWN.search(said):
             self._refuse("max_tokens", said)
             limit = body["max_tokens"]
-            return {name: value for name, value in body.items() if name != "max_tokens"} | {"max_completion_tokens": limit}
+            return self._without("max_tokens", body) | {"max_completion_tokens": limit}
         name = "max_tokens" if "max_tokens" in body else "max_completion_tokens"
         lower = lower_limit(said, body[name])
         if lower is None: return None
@@ -205,8 +209,10 @@ def parts_of(content) -> tuple[str, str]:
         if isinstance(part, str): part = {"text": part}
         inner = part.get("thinking") or part.get("reasoning")
         if isinstance(inner, list): inner = parts_of(inner)[1]
+        text = part.get("text") or part.get("refusal") or ""
+        if part.get("type") == "reasoning": inner = inner or text
         if inner: thoughts.append(inner)
-        else: (thoughts if part.get("type") == "reasoning" else texts).append(part.get("text") or part.get("refusal") or "")
+        else: texts.append(text)
     return "".join(thoughts), "".join(texts)
 
 def _calls(message: dict) -> str:

@@ -123,9 +123,11 @@ class Client:
     async def submit(self, request: Request) -> Reply:
         "The reply to one request; raises `EngineError` when there is none."
         before = self.usage.num_llm_calls
+        after = 0.0   # seconds that a server asks for
         for attempt in range(self.retries + 1):
-            if attempt: await asyncio.sleep(max(self._pause(attempt), min(self.longest, getattr(reply, "after", 0))))
+            if attempt: await asyncio.sleep(max(self._pause(attempt), min(self.longest, after)))
             reply = await self._ask(request)
+            after = getattr(reply, "after", 0.0)
             if attempt >= 2 and isinstance(reply, TransportError): self.trouble = str(reply)
             if not isinstance(reply, TransportError) or self.unreachable: break
         else:

@@ -104,16 +104,16 @@ def _earlier(path: Path, keys: dict[str, list]) -> tuple[dict, dict, list]:
     known = json.loads(path.read_text()).get("keys", {})
     stay = {name: key for name, key in known.items() if key not in keys.values()}
     names = {name: name if name not in keys else " ".join(map(_as_key, key)) for name, key in stay.items()}
-    kept = [_renamed(c, names) for c in comparisons]
+    kept = [_renamed(c, names, known) for c in comparisons]
     return (
         {new: results[old] for old, new in names.items()},
         {new: stay[old] for old, new in names.items()},
         list(filter(None, kept)),
     )
 
-def _renamed(c: Comparison, names: dict[str, str]) -> Comparison | None:
+def _renamed(c: Comparison, names: dict[str, str], known: dict) -> Comparison | None:
     "A comparison of runs under their names now; None where one of them is gone."
-    a, b = (who if who in names else f"{who} on {c.setting}" for who in (c.a, c.b))
+    a, b = (who if who in known else f"{who} on {c.setting}" for who in (c.a, c.b))
     if a not in names or b not in names: return None
     return replace(c, a=c.a if names[a] == a else names[a], b=c.b if names[b] == b else names[b])
 

@@ -93,9 +93,11 @@ def ended(text: str, query: Query, cfg: AutoGenConfig) -> str:
     before = cfg.mark.split(text)[0].strip()
     return cfg.mark.sub("", text).strip() if extract(before, query.kind).value is None else before
 
+_FENCED = re.compile(r"^[ \t]*(```|~~~).*?(?:^[ \t]*\1[^\n]*$|\Z)", re.M | re.S)
+
 def prose(text: str, cfg: AutoGenConfig) -> str:
     "What a reply says beside its blocks of code and the termination word."
-    return cfg.mark.sub("", re.sub(r"^[ \t]*(```|~~~).*?(?:^[ \t]*\1[^\n]*$|\Z)", "", visible(text), flags=re.M | re.S)).strip()
+    return cfg.mark.sub("", _FENCED.sub("", visible(text))).strip()
 
 def stated(text: str, query: Query, cfg: AutoGenConfig) -> str:
     "What of a reply may answer the question."
