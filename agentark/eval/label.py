@@ -343,7 +343,7 @@ def _report(stage: Label, n: dict, path: Path):
         f"labelled {n['solutions']} solutions of {n['questions']} questions: {n['correct']} correct ({share:.1%}), "
         f"{n['unparsed']} without an answer; {n['failed_questions']} failed questions left out -> {path}"
     )
-    if n["undecided"]: print(f"{n['undecided']} solutions are undecided: algebra met its limits, and they have no label")
+    if n["undecided"]: print(f"{n['undecided']} solutions are undecided, without a label: algebra met its limits")
     if n["no_gold"]: print(f"left out {n['no_gold']} questions without a readable gold answer")
     if n["gold_spelling_only"]:
         print(f"{n['gold_spelling_only']} gold answers are outside the grammar and were compared by spelling only")
