@@ -341,9 +341,9 @@ def _report(stage: Label, n: dict, path: Path):
     share = n["correct"]/max(n["solutions"], 1)
     print(
         f"labelled {n['solutions']} solutions of {n['questions']} questions: {n['correct']} correct ({share:.1%}), "
-        f"{n['unparsed']} without an answer, {n['undecided']} undecided; "
-        f"{n['failed_questions']} failed questions left out -> {path}"
+        f"{n['unparsed']} without an answer; {n['failed_questions']} failed questions left out -> {path}"
     )
+    if n["undecided"]: print(f"{n['undecided']} solutions are undecided, without a label: algebra met its limits")
     if n["no_gold"]: print(f"left out {n['no_gold']} questions without a readable gold answer")
     if n["gold_spelling_only"]:
         print(f"{n['gold_spelling_only']} gold answers are outside the grammar and were compared by spelling only")

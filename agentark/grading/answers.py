@@ -287,10 +287,10 @@ def grade_file(path, output_path=None) -> Path:
     write_jsonl(output_path, _graded(path, count))
     print(
         f"{count['correct']} of {count['lines']} correct ({count['correct'] / count['lines']:.1%}), "
-        f"{count['unparsed']} without an answer, {count['unreadable']} golds compared by spelling only, "
-        f"{count['undecided']} undecided; "
+        f"{count['unparsed']} without an answer, {count['unreadable']} golds compared by spelling only; "
         f"written to {output_path}"
     )
+    if count["undecided"]: print(f"{count['undecided']} undecided: algebra met its limits")
     return output_path
 
 # %% ../../nbs/02_grading/07_answers.ipynb #1dd6465e
