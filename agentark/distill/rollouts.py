@@ -15,8 +15,9 @@ from ..core.records import Labelled, Query, stable_hash
 from ..core.store import read_jsonl
 from ..data import datasets
 from .steps import steps_of
-from ..grading.answers import extract, is_right
+from ..grading.answers import completed, extract, is_right
 from ..methods.prompts import solo
+from ..sandbox.sandbox import run_tests
 
 # %% ../../nbs/07_distill/22_rollouts.ipynb #e7179ec8
 @dataclass(frozen=True)
@@ -116,6 +117,15 @@ def pass_rates(
     return [sum(right[i:i + samples])/samples for i in range(0, len(right), samples)]
 
 def solved(text: str, query: Query) -> float:
-    "1 for a right answer, 0 for a wrong one or none, NaN where no rule can tell."
+    """1 for a right answer, 0 for a wrong one or none, NaN where no rule can tell.
+
+    A program that passes its tests only in one process with them, where it could forge that, gets nothing."""
+    if query.kind == "code": return _passed(extract(text, "code").value, query)
     right = is_right(extract(text, query.kind).value, query)
     return float("nan") if right is None else float(right)
+
+# %% ../../nbs/07_distill/22_rollouts.ipynb #50552827
+def _passed(code: str | None, query: Query) -> float:
+    if not code: return 0.0
+    ran = run_tests(completed(code, query.query), query.gt)
+    return float("nan") if ran.status == "undecided" else float(ran.ok and not ran.marks)

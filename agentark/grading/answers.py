@@ -132,12 +132,22 @@ def completed(code: str, question: str="") -> str:
     body = code if code[:1].isspace() else textwrap.indent(code, "    ")
     return f"{question}\n{body}"
 
+class _Undecided(Exception): pass
+
 @lru_cache(10_000)
-def passes_tests(code: str | None, tests: str, question: str="") -> bool:
+def _passes(program: str, tests: str) -> bool:
+    "Remembered, since labels, votes and transcripts ask again; but not that nothing was decided."
+    found = passes(program, tests)
+    if found is None: raise _Undecided
+    return found
+
+def passes_tests(code: str | None, tests: str, question: str="") -> bool | None:
     """Is extracted code right, by the tests of its question? No code and no tests are not right.
 
-    Remembered, since labels, votes and transcripts ask again."""
-    return bool(code and tests.strip()) and passes(completed(code, question), tests)
+    `None` where the sandbox was killed twice."""
+    if not (code and tests.strip()): return False
+    try: return _passes(completed(code, question), tests)
+    except _Undecided: return None
 
 # %% ../../nbs/02_grading/07_answers.ipynb #c1e84cfc
 _EXTRACT = {

@@ -115,8 +115,8 @@ async def results(query: Query,
     elif await check(todo): ok = [True]*len(todo)
     elif len(todo) == 1: ok = [False]
     else: ok = await gather(check([t]) for t in todo)
-    for test, passed in zip(todo, ok): known[code, test] = passed
-    return [known[code, t] for t in tests]
+    known |= {(code, test): passed for test, passed in zip(todo, ok) if passed is not None}
+    return [known.get((code, t), False) for t in tests]
 
 # %% ../../nbs/05_methods/09_dylan_humaneval.ipynb #7317f2a4
 def report(tests: list[str], passed: list[list[bool]]) -> str:
