@@ -1,4 +1,4 @@
-"A server that answers as real ones do, one behaviour for each model's name: every request is answered, or has one line."
+"A server that answers as real ones do, a behaviour for each model's name: each request is answered, or has one line."
 import json
 import threading
 import warnings
@@ -10,6 +10,7 @@ from agentark.core.thinking import parse_reply, visible
 from agentark.engines.base import EngineDead, EngineError, Reply, Request, Sampling
 from agentark.engines.openai import OpenAIEngine
 from agentark.engines.scheduler import Scheduler
+
 
 class Stub(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -51,9 +52,11 @@ def long_seed(asked): return error("seed: must be less than 2147483648") if aske
 LONG = {
     "vllm": "This model's maximum context length is 4096 tokens. However, you requested {sum} tokens "
             "({prompt} in the messages, {limit} in the completion). Please reduce the length of the messages.",
-    "sglang": "Requested token count exceeds the model's maximum context length of 4096 tokens. You requested a total of "
-              "{sum} tokens: {prompt} tokens from the input messages and {limit} tokens for the completion.",
-    "tgi": "`inputs` tokens + `max_new_tokens` must be <= 4096. Given: {prompt} `inputs` tokens and {limit} `max_new_tokens`",
+    "sglang": "Requested token count exceeds the model's maximum context length of 4096 tokens. "
+              "You requested a total of {sum} tokens: {prompt} tokens from the input messages "
+              "and {limit} tokens for the completion.",
+    "tgi": "`inputs` tokens + `max_new_tokens` must be <= 4096. "
+           "Given: {prompt} `inputs` tokens and {limit} `max_new_tokens`",
     "other": "the request exceeds the available context size",
 }
 REFUSALS = {
@@ -70,12 +73,13 @@ REFUSALS = {
     "nowhere": lambda asked: (404, {"detail": "Not Found"}),
 }
 THINKING = {"type": "thinking", "thinking": [{"type": "text", "text": "Six sevens"}]}
+CALL = {"function": {"name": "sum", "arguments": "{}"}}
 MESSAGES = {
     "null": completion({"content": None}, "content_filter"),
     "parts": completion({"content": [THINKING, {"type": "text", "text": "42"}]}),
     "missing": {"choices": [{"finish_reason": "stop"}]},
     "refusal": completion({"content": None, "refusal": "I would rather not."}),
-    "tools": completion({"content": None, "tool_calls": [{"function": {"name": "sum", "arguments": "{}"}}]}, "tool_calls"),
+    "tools": completion({"content": None, "tool_calls": [CALL]}, "tool_calls"),
     "reasoning": completion({"content": "42", "reasoning_content": "It may be 41."}),
     "cut": completion({"content": None, "reasoning": "It may be 41."}, "length"),
     "free": completion({"content": "<think>\nFalse?\n</think>\nThe verdict is true."}),
@@ -173,7 +177,8 @@ def test_40_questions_with_a_context_of_4096_and_default_flags(server, model):
     debate = get_method("llm_debate")
     engine = OpenAIEngine(model, url(server))
     async def one(query, submit): return await debate_of(query, submit, debate, engine)
-    async def all_(): return [t async for t in Scheduler(engine).run([Query(f"{i} + 1?", "42") for i in range(40)], one)]
+    queries = [Query(f"{i} + 1?", "42") for i in range(40)]
+    async def all_(): return [t async for t in Scheduler(engine).run(queries, one)]
     ts = run_async(all_())
     engine.close()
     assert run_one
@@ -202,7 +207,8 @@ def test_the_cause_of_no_connection_is_named(server, address, named):
 def test_a_proxy_of_the_environment_is_named(server, monkeypatch):
     for name in ("HTTP_PROXY", "http_proxy"): monkeypatch.setenv(name, "http://me:secret@127.0.0.1:9")
     for name in ("NO_PROXY", "no_proxy"): monkeypatch.delenv(name, raising=False)
-    with pytest.raises(AgentArkError, match="through the proxy http://127.0.0.1:9") as e: OpenAIEngine("plain", url(server))
+    with pytest.raises(AgentArkError, match=r"through the proxy http://127\.0\.0\.1:9") as e:
+        OpenAIEngine("plain", url(server))
     assert "secret" not in str(e.value)
 
 def test_a_reply_is_a_reply(server): assert isinstance(ask(server, "plain", 1)[0][0], Reply)

@@ -39,8 +39,9 @@ def script(model: str, data: str, out: Path, sizes: dict, stride: int) -> Callab
             GRPOConfig(
                 str(out), **SAME, num_generations=sizes["answers"], generation_batch_size=rollout,
                 per_device_train_batch_size=sizes["micro"], gradient_accumulation_steps=rollout//sizes["micro"],
-                max_completion_length=sizes["tokens"], loss_type="grpo", shuffle_dataset=False, use_cpu=not gpu, bf16=gpu,
-                gradient_checkpointing=False, report_to="none", disable_tqdm=True, logging_steps=1, save_strategy="no",
+                max_completion_length=sizes["tokens"], loss_type="grpo", shuffle_dataset=False, use_cpu=not gpu,
+                bf16=gpu, gradient_checkpointing=False, report_to="none", disable_tqdm=True, logging_steps=1,
+                save_strategy="no",
             ),
             train_dataset=Dataset.from_list(
                 [dict(prompt=[{"role": "user", "content": solo(q)}], place=i) for i, q in enumerate(questions)]

@@ -15,6 +15,7 @@ from ..core.config import AgentArkError, neutral, unknown
 from ..core.store import read_jsonl, write_jsonl
 from .rollouts import Prompt, order, prompts
 from .training import Training, is_main, processes
+from ..engines.base import Templating
 from ..engines.models import resolve
 
 # %% ../../nbs/07_distill/25_grpo.ipynb #8dfc665a
@@ -26,7 +27,7 @@ Form = Literal["min", "mean", "sum"]
 Mask = Literal["none", "separators", "published"]
 
 @dataclass
-class GrpoOptions(Training):
+class GrpoOptions(Training, Templating):
     "What decides a reinforcement."
     pretrain: str                         # the student: embedded model, folder or hub id; any earlier stage's output
     reward_pretrain: str | None = None    # the reward model, from `agentark prm`; VR needs none
@@ -295,12 +296,14 @@ def _student(stage: Grpo):
     "The student, on a CPU with the attention that our sampler is fast with."
     import torch
     from agentark.distill.students import load_student
-    wanted = "flash_attention_2" if stage.flash_attn else None
-    if not torch.cuda.is_available():
-        if stage.flash_attn: warnings.warn("--flash_attn is for GPUs: left out", stacklevel=2)
-        wanted = "grouped"
-    half = stage.use_peft and torch.cuda.is_available()   # the base of adapters is not trained
-    return load_student(resolve(stage.pretrain), torch.bfloat16 if half else torch.float32, wanted)
+    from agentark.engines.transformers import group_attention
+    on_gpu = torch.cuda.is_available()
+    if stage.flash_attn and not on_gpu: warnings.warn("--flash_attn is for GPUs: left out", stacklevel=2)
+    wanted = "flash_attention_2" if stage.flash_attn and on_gpu else None
+    dtype = torch.bfloat16 if stage.use_peft and on_gpu else torch.float32   # the base of adapters is not trained
+    model, tokenizer = load_student(resolve(stage.pretrain), dtype, wanted, stage.template())
+    if not on_gpu: group_attention(model)
+    return model, tokenizer
 
 def _forget_later(out: Path):
     "Drop from completions.jsonl what a killed training wrote after the checkpoint that it resumes from."

@@ -18,6 +18,7 @@ from .spans import encode
 from .step_examples import add_mistakes, read_steps, split_by_question
 from .step_labels import StepExample
 from .training import Training
+from ..engines.base import Templating
 from ..engines.models import quietly, resolve
 
 Loss = Literal["ce", "contrastive", "both"]
@@ -27,7 +28,7 @@ Metric = Literal["pairs", "f1", "loss"]
 
 # %% ../../nbs/07_distill/17_prm.ipynb #140dba46
 @dataclass
-class PrmOptions(Training):
+class PrmOptions(Training, Templating):
     "What decides a reward model."
     model_name_or_path: str              # the student: embedded model, folder or hub id; or an earlier reward model
     train_data_path: str                 # step labels, from `agentark label --steps`, or given ones
@@ -92,7 +93,7 @@ class Prm(PrmOptions):
         if hasattr(model, "merge_and_unload"): model = model.merge_and_unload()
         model.save_pretrained(out)
         trainer.tokenizer.save_pretrained(out)
-        about: dict = {"prompt": "the question alone", "data": self.train_data_path}
+        about: dict = {"prompt": "the question alone", "data": self.train_data_path, "template": self.template()}
         about["prompt_data"] = prompt_data(self.train_data_path)
         about |= _evaluated(StepScores(model, trainer.tokenizer, self.per_device_eval_batch_size), trainer.held)
         found = about["held_out"]
@@ -150,7 +151,9 @@ def _trainer(stage: Prm):
     from agentark.distill.step_loss import StepCollator
     from agentark.distill.step_trainer import Head, StepTrainer, load_prm, step_features, with_features
     learnt, held = _examples(stage)
-    model, tokenizer = load_prm(resolve(stage.model_name_or_path), stage.classifier_dropout, stage.seed)
+    model, tokenizer = load_prm(
+        resolve(stage.model_name_or_path), stage.classifier_dropout, stage.seed, stage.template(),
+    )
     examples = add_mistakes(learnt, stage.mistakes, stage.seed)
     rows, held_rows = _unique(_rows(stage, tokenizer, examples)), _rows(stage, tokenizer, held)
     args = _arguments(stage)
@@ -280,7 +283,7 @@ class Scorer(StepScores):
             f"{folder} is no reward model of agentark prm: it has no prm.json"
         )
         self.about = json.loads((path/"prm.json").read_text())
-        with quietly(): model, tokenizer = load_prm(str(path))
+        with quietly(): model, tokenizer = load_prm(str(path), settings=self.about.get("template"))
         super().__init__(model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer)
         self.threshold = self.about["threshold"]
 

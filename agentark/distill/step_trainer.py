@@ -14,18 +14,20 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate.utils import gather_object
-from transformers import AutoConfig, AutoModelForTokenClassification, AutoTokenizer, Trainer
+from transformers import AutoConfig, AutoModelForTokenClassification, Trainer
 from transformers.trainer_callback import TrainerCallback
 from ..core.config import AgentArkError, progress
 from ..core.records import stable_id
 from .step_loss import Order, by_length, counts, step_batch, step_logits, step_loss, step_scores
 from .training import is_main, processes, wait_for_all
+from ..engines.base import open_tokenizer
 
 # %% ../../nbs/07_distill/16_step_trainer.ipynb #b14f0c4e
 def load_prm(
     folder: str,            # of the student, or of a reward model, as `resolve` gives it
     dropout: float = 0.0,   # before the head, in training
     seed: int = 0,          # of the head, where there is none yet
+    settings: dict | None = None,  # of its chat template
 ):
     "A model with two outputs a token, wrong and right, in float32, and its tokenizer."
     config = AutoConfig.from_pretrained(folder)
@@ -38,7 +40,7 @@ def load_prm(
         f"{folder}: transformers has no token classification for {config.model_type}; "
         "begin the reward model with a text model such as Qwen3, Llama, Gemma or Mistral"
     ) from None
-    return model, AutoTokenizer.from_pretrained(folder)
+    return model, open_tokenizer(folder, settings=settings)
 
 # %% ../../nbs/07_distill/16_step_trainer.ipynb #28289cdd
 def first_stage(model) -> list[str]:

@@ -85,7 +85,7 @@ class ChatClient:
     async def ask(self, model: str, messages: list[dict], body: dict) -> dict:
         "What the server answers, as JSON; raises what the client does, or an `EngineError`."
         create = self.client.chat.completions.with_raw_response.create
-        raw = await create(model=model, messages=messages, extra_body=body)
+        raw = await create(model=model, messages=messages, extra_body=body)   # type: ignore[arg-type]
         text = raw.http_response.text
         try: data = json.loads(text)
         except ValueError:
@@ -166,7 +166,7 @@ class OpenAIEngine(Engine):
     def _mended(self, e: Exception, body: dict) -> dict | None:
         "The request in other words, where the server says what is wrong with it."
         if getattr(e, "status_code", 0) not in (400, 413, 422): return None
-        said = words_of(e.response.text)
+        said = words_of(e.response.text)   # type: ignore[attr-defined]
         length = context_in(said)
         if length and not self.given_length: self.context_length = min(self.context_length, length)
         return self.terms.mended(body, said)
@@ -186,10 +186,12 @@ async def choosing(
     "A reply that is one of the choices."
     choices = request.sampling.choices or ()
     form = f"Reply with exactly one of these and nothing else: {', '.join(choices)}"
+    said = ""
     for _ in range(tries):
         reply = await ask(request)
         if isinstance(reply, EngineError): return reply
-        if choice := chosen(reply.text, choices): return replace(reply, text=choice)
-        said = {"role": "assistant", "content": reply.text or "..."}
-        request = replace(request, messages=[*request.messages, said, {"role": "user", "content": form}])
-    return EngineError(f"the server does not keep to the choices {', '.join(choices)}; it said {reply.text[:80]!r}")
+        said = reply.text
+        if choice := chosen(said, choices): return replace(reply, text=choice)
+        again = [{"role": "assistant", "content": said or "..."}, {"role": "user", "content": form}]
+        request = replace(request, messages=[*request.messages, *again])
+    return EngineError(f"the server does not keep to the choices {', '.join(choices)}; it said {said[:80]!r}")

@@ -84,7 +84,8 @@ def place(url: str) -> str:
     parts = urlsplit(url)
     found = urllib.request.getproxies_environment()
     proxy = found.get(parts.scheme) or found.get("all")
-    if not proxy or urllib.request.proxy_bypass_environment(parts.hostname or ""): return shown_url(url)
+    bypassed = urllib.request.proxy_bypass_environment(parts.hostname or "")   # type: ignore[attr-defined]
+    if not proxy or bypassed: return shown_url(url)
     before = f"through the proxy {shown_url(proxy)} of the environment; NO_PROXY={parts.hostname} avoids it"
     return f"{shown_url(url)} ({before})"
 

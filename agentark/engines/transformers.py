@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['MALLOPT', 'NOISY', 'GrowingLayer', 'new_cache', 'grouped_attention', 'sees_all', 'parameters', 'last_logits',
            'shared_prefix', 'prefill', 'pick', 'Row', 'allowed', 'constrain', 'prefill_rows', 'uniform', 'generate',
-           'keep_heap', 'cpu_home', 'load', 'end_tokens', 'prompt_of', 'overflow', 'row_of', 'reply_of',
-           'TransformersEngine']
+           'keep_heap', 'cpu_home', 'group_attention', 'load', 'end_tokens', 'prompt_of', 'overflow', 'row_of',
+           'reply_of', 'TransformersEngine']
 
 # %% ../../nbs/04_engines/03_transformers.ipynb #1835a84b
 import asyncio
@@ -296,14 +296,18 @@ def cpu_home() -> Loop:
 # %% ../../nbs/04_engines/03_transformers.ipynb #2219dd3d
 NOISY = ("transformers", "transformers.tokenization_utils_base")   # loggers
 
+def group_attention(model):
+    "Let a model that attends by sdpa use the grouped attention; gpt-oss has sinks, which that would drop."
+    plain = model.config.get_text_config()._attn_implementation == "sdpa"
+    if plain: model.set_attn_implementation("grouped")
+
 async def load(path: str, device: str, apply_chat_template: bool=True, settings: dict | None=None):
     "Tokenizer and model of a folder or hub id; a coroutine, so that it runs in the engine's thread."
     tokenizer = open_tokenizer(path, apply_chat_template, settings)
     on_cpu = device == "cpu"
     kind = auto_class(AutoConfig.from_pretrained(path))
     model = kind.from_pretrained(path, dtype=torch.float32 if on_cpu else torch.bfloat16)
-    plain = model.config.get_text_config()._attn_implementation == "sdpa"   # gpt-oss has sinks, which that would drop
-    if on_cpu and plain: model.set_attn_implementation("grouped")
+    if on_cpu: group_attention(model)
     return tokenizer, model.to(device).eval()
 
 def end_tokens(model, tokenizer) -> set[int]:

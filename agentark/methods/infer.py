@@ -129,11 +129,11 @@ def in_words(tally: Tally) -> str:
     return f"{', '.join(filter(None, parts))}; {', '.join(filter(None, cost))}"
 
 # %% ../../nbs/05_methods/24_infer.ipynb #ca25b12d
-def answering(method, cfg, sampling: Sampling, seed: int):
+def answering(method, cfg, sampling: Sampling, seed: int, show_thinking: bool=False):
     "What a scheduler does with questions: yields their trajectories, in the order in which they finish."
     def answers(queries, scheduler):
         engine = scheduler.engine
-        def one(q, submit): return solve(q, submit, method, cfg, engine, sampling, seed)
+        def one(q, submit): return solve(q, submit, method, cfg, engine, sampling, seed, show_thinking)
         return scheduler.run(fitted(queries, engine, sampling), one)
     return answers
 
@@ -167,6 +167,7 @@ class Infer(Serving):
     method_config_name: str | None = None   # its YAML configuration, by name or path; default: the dataset's variant
     method_args: dict[str, str] = field(default_factory=dict)  # replaces its keys: num_agents 5 num_rounds 3
     prm: str | None = neutral(None)         # a reward model's folder, for methods that ask one (best_of_n)
+    show_thinking: bool = False             # do agents read each other's thoughts, and not only what they say?
     model_temperature: float = 0.5          # 0 is greedy
     model_max_tokens: int | None = None     # per reply; default: 4096, but 512 for the embedded models
     split: str = "test"                     # of the dataset
@@ -200,7 +201,7 @@ def _run(stage: Infer) -> Path:
         "method_args": vars(cfg),
     }
     with Store(path, {**stage.identity(), **settled}, stage.overwrite or bool(anew)) as store:
-        _answer(stage, queries, answering(method, cfg, sampling, stage.seed), models, store)
+        _answer(stage, queries, answering(method, cfg, sampling, stage.seed, stage.show_thinking), models, store)
     return path
 
 # %% ../../nbs/05_methods/24_infer.ipynb #dd6ebc76
