@@ -17,12 +17,13 @@ NOTEBOOKS = [p.relative_to(ROOT) for p in notebooks()]
 ENGINES = {"vllm", "ray"}    # these start servers and clusters, and take turns on the machine
 STUDIES = {
     "what_debate_adds", "agents_and_rounds", "training_questions", "teachers_and_students", "several_paths",
-    "lab_pretrain",
+    "lab_pretrain", "reward_models", "reward_model_at_inference", "pad",
 }
 SLOW = """
     config sandbox chains models transformers openai modal cache serving self_consistency dylan_humaneval macnet_srdd
     evomac chatdev mapcoder infer text_metrics evaluate training students weights validation sft figures
-    steps spans label_steps step_loss step_trainer prm prm_report solver pretraining_data pretrain soak speed grader
+    steps spans label_steps step_loss step_trainer prm prm_report prm_engine eval_prm reward_model rollouts judged
+    process_grpo grpo accepted reinforcement solver pretraining_data pretrain soak speed grader
     pipeline study compare methods add_a_dataset
 """.split()   # more than two or three seconds
 

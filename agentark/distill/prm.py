@@ -146,7 +146,7 @@ def _rows(stage: Prm, tokenizer, examples: list[StepExample]) -> list[dict]:
         )
     return rows
 
-# %% ../../nbs/07_distill/17_prm.ipynb #b931c186
+# %% ../../nbs/07_distill/17_prm.ipynb #703df4cb
 def _trainer(stage: Prm):
     from agentark.distill.step_loss import StepCollator
     from agentark.distill.step_trainer import Head, StepTrainer, load_prm, step_features, with_features
@@ -177,6 +177,7 @@ def _trainer(stage: Prm):
     if stage.eval_steps: _with_evaluations(trainer, held, held_rows)
     return trainer
 
+# %% ../../nbs/07_distill/17_prm.ipynb #38329fef
 def _unique(rows: list[dict]) -> list[dict]:
     "Rows that are alike up to their last label, once."
     return [*{(*row["ids"], *row["labels"]): row for row in rows}.values()]

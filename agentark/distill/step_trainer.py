@@ -150,9 +150,9 @@ def check_finite(logits: torch.Tensor, batch: dict, step: int):
         f"step {step}: scores are not finite for {', '.join(found[:3])} ({len(found)} {some}, {why})"
     )
 
-# %% ../../nbs/07_distill/16_step_trainer.ipynb #600a9021
-class StepTrainer(StagedTrainer):
-    "Trains the scores of steps; the data are rows of `encode_example`."
+# %% ../../nbs/07_distill/16_step_trainer.ipynb #ea32c626
+class _Ordered(StagedTrainer):
+    "Takes solutions in an order of its own, and counts their steps."
     def __init__(
         self,
         *args,
@@ -183,6 +183,10 @@ class StepTrainer(StagedTrainer):
         if self.args.world_size > 1: total = self.accelerator.gather(total[None]).sum(0)
         self.tokens += total[2].item()
         return total[:2]
+
+# %% ../../nbs/07_distill/16_step_trainer.ipynb #032be9ab
+class StepTrainer(_Ordered):
+    "Trains the scores of steps; the data are rows of `encode_example`."
 
     def evaluate(self, *_, metric_key_prefix: str = "eval", **__) -> dict[str, float]:
         "The metrics of held-out examples; every process scores some of them."

@@ -262,7 +262,7 @@ class Training(Stage):
             if is_main(): raise
             raise SystemExit(1) from None   # the main process has the same error and says it
 
-# %% ../../nbs/07_distill/00_training.ipynb #889ae6b6
+# %% ../../nbs/07_distill/00_training.ipynb #431229d0
 def _run(stage: Training, out: Path) -> Path:
     if stage.overwrite: _clear(out)
     if is_finished(stage, out):
@@ -286,6 +286,7 @@ def _run(stage: Training, out: Path) -> Path:
     wait_for_all()
     return out
 
+# %% ../../nbs/07_distill/00_training.ipynb #f4918b7f
 def _built(stage: Training):
     "The stage's trainer with a bar; whatever is drawn while it is built, such as adapters, is drawn from its seed."
     from transformers import set_seed

@@ -107,9 +107,9 @@ def _status(error) -> int:
     code = error.get("code") if isinstance(error, dict) else None
     return code if isinstance(code, int) and code >= 400 else 400
 
-# %% ../../nbs/04_engines/07_openai.ipynb #5969c63e
-class OpenAIEngine(Engine):
-    "A model behind an OpenAI-compatible server. Raises `AgentArkError` if there is none, or it refuses the key."
+# %% ../../nbs/04_engines/07_openai.ipynb #0524ceb8
+class _Client(Engine):
+    "A client of a server that has this model."
     batched = False
     key = "OPENAI_API_KEY"   # the environment variable that holds the key
 
@@ -145,6 +145,10 @@ class OpenAIEngine(Engine):
             where = self.client.where
             warnings.warn(f"{where} lists {listed} and not {self.name}, which is asked for all the same", stacklevel=3)
         return served
+
+# %% ../../nbs/04_engines/07_openai.ipynb #1ee40ac6
+class OpenAIEngine(_Client):
+    "A model behind an OpenAI-compatible server. Raises `AgentArkError` if there is none, or it refuses the key."
 
     async def generate(self, requests: list[Request]) -> list[Reply | EngineError]:
         return await self.home.wait(self._all(requests))

@@ -166,12 +166,9 @@ def _cause_or(e: Exception, log: Path) -> str:
     log.unlink()
     return _why(e)
 
-# %% ../../nbs/04_engines/05_vllm.ipynb #ec4c13ef
-class VLLMEngine(Engine):
-    """A model on vLLM, from a folder or a hub id. Raises `AgentArkError` if vLLM is missing or cannot load it.
-
-    On a CPU sampled replies have no seed of their own (`seeded` says so), and only greedy ones repeat.
-    """
+# %% ../../nbs/04_engines/05_vllm.ipynb #933d0925
+class _Loaded(Engine):
+    "A model that vLLM has loaded."
     batched = False
 
     def __init__(self,
@@ -201,6 +198,13 @@ class VLLMEngine(Engine):
             max_num_seqs=self.max_batch,
         )
         self.context_length = self.llm.model_config.max_model_len
+
+# %% ../../nbs/04_engines/05_vllm.ipynb #c2c68ed0
+class VLLMEngine(_Loaded):
+    """A model on vLLM, from a folder or a hub id. Raises `AgentArkError` if vLLM is missing or cannot load it.
+
+    On a CPU sampled replies have no seed of their own (`seeded` says so), and only greedy ones repeat.
+    """
 
     def count_tokens(self, messages: list[dict]) -> int: return len(chat_ids(self.tokenizer, messages))
 

@@ -78,7 +78,7 @@ def named(runs: list[tuple]) -> dict[str, tuple]:
         if tell_apart: return dict(zip(names, runs))
     return {str(run[0]): run for run in runs}
 
-# %% ../../nbs/06_eval/06_evaluate.ipynb #4f5c0445
+# %% ../../nbs/06_eval/06_evaluate.ipynb #0b89789b
 KEY = ["model", "method", "dataset", "split", "temperature"]   # of an evaluation
 
 def temperature_of(path) -> float | None:
@@ -117,6 +117,7 @@ def _renamed(c: Comparison, names: dict[str, str], known: dict) -> Comparison | 
     if a not in names or b not in names: return None
     return replace(c, a=c.a if names[a] == a else names[a], b=c.b if names[b] == b else names[b])
 
+# %% ../../nbs/06_eval/06_evaluate.ipynb #4e1faec7
 def report(runs: list[tuple], # (path, result, items)
            folder: Path,
           ) -> Path:

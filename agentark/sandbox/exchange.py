@@ -137,11 +137,11 @@ def _trace(e: BaseException) -> str:
         part = part.__cause__ or part.__context__
     return "".join(found.format())
 
-# %% ../../nbs/01_sandbox/01_exchange.ipynb #77505994
+# %% ../../nbs/01_sandbox/01_exchange.ipynb #f24a8a1b
 _MUTABLE = (list, dict, set, bytearray, collections.deque, collections.OrderedDict, collections.Counter)
 
-class _Program(_End):
-    "The end where the program is."
+class _Held(_End):
+    "What passes between tests and a program, as the program sees it."
 
     def encode_other(self, x):
         if isinstance(x, _Theirs): return {"yours": x._key}
@@ -159,6 +159,10 @@ class _Program(_End):
         if kind != "named": raise TypeError(kind)
         module, name = value
         return operator.attrgetter(name)(importlib.import_module(module))
+
+# %% ../../nbs/01_sandbox/01_exchange.ipynb #9b3da63e
+class _Program(_Held):
+    "The end where the program is."
 
     def call_back(self, key: int, args, kwargs):
         "Have the tests call a function of theirs."
@@ -292,7 +296,7 @@ for _name in _BINARY:
     setattr(StandIn, f"__{_name.strip('_')}__", _binary(_name))
     setattr(StandIn, f"__r{_name.strip('_')}__", _reflected(_name))
 
-# %% ../../nbs/01_sandbox/01_exchange.ipynb #a96227df
+# %% ../../nbs/01_sandbox/01_exchange.ipynb #05ac9cb6
 def _update(x, now):
     "Make what tests passed what the program made of it."
     if type(x) in (list, bytearray): x[:] = now
@@ -326,8 +330,9 @@ class _There(Exception):
     "The traceback of what was raised in the program."
     def __str__(self): return f"in the program:\n{self.args[0]}"
 
-class Judge(_End):
-    "The end where the tests are."
+# %% ../../nbs/01_sandbox/01_exchange.ipynb #84d0cc91
+class _Seen(_End):
+    "What passes between tests and a program, as the tests see it."
 
     def __init__(self, reader: int, writer: int, cannot):
         super().__init__(reader, writer)
@@ -357,6 +362,10 @@ class Judge(_End):
         if kind != "fields": raise TypeError(f"the program sent {kind!r}")
         name, fields, values = value
         return collections.namedtuple(name, fields, rename=True)(*self.decoded(values))
+
+# %% ../../nbs/01_sandbox/01_exchange.ipynb #ea1849e1
+class Judge(_Seen):
+    "The end where the tests are."
 
     def ask(self, what: str, *args, **kwargs):
         "Have the program do something; returns its result or raises its exception."

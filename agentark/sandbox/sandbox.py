@@ -114,7 +114,7 @@ def _job(mode: str, files: dict, main: str, args, limits: Limits, folder: str) -
         output=limits.output_kb*1024,
     )
 
-# %% ../../nbs/01_sandbox/02_sandbox.ipynb #55aef5e1
+# %% ../../nbs/01_sandbox/02_sandbox.ipynb #adc99b0d
 _WARDEN = (
     "import sys; sys.path.append(sys.argv[1]); "
     "from agentark.sandbox.confinement import warden; warden(*map(int, sys.argv[2:]))"
@@ -127,8 +127,9 @@ def _nameless(data: bytes):
     file.seek(0)
     return file
 
-class _Running:
-    "A warden at work, and what it and the program have said so far."
+# %% ../../nbs/01_sandbox/02_sandbox.ipynb #7304ae5c
+class _Heard:
+    "A program that runs, and what it has said so far."
 
     def __init__(self, job: dict, stdin: str, fds=()):
         reader, writer = os.pipe()
@@ -157,6 +158,10 @@ class _Running:
         while not self.flooded and (ready := select.select([*self.live], [], [], 0)[0]):
             for pipe in ready: self.read(pipe)
 
+# %% ../../nbs/01_sandbox/02_sandbox.ipynb #5097e75e
+class _Running(_Heard):
+    "A warden at work, and what it and the program have said so far."
+
     def end(self):
         "Wait for the warden to end, telling it to where it has not."
         self.hear()
@@ -179,6 +184,7 @@ class _Running:
         elif self.told and not self.texts[self.report]: found["why"] = "killed"
         return _ran(found, out.decode("utf-8", "replace"), err.decode("utf-8", "replace")), found["layers"]
 
+# %% ../../nbs/01_sandbox/02_sandbox.ipynb #8c1baf66
 def _start(job: dict, stdin: bytes, report: int, fds) -> subprocess.Popen:
     "The warden, with a job, the program's input, the file descriptor for its report, and others that the program gets."
     with _nameless(json.dumps(job).encode()) as file, _nameless(stdin) as given:
