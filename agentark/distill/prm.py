@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 from ..core.config import AgentArkError, neutral, unknown
-from ..core.store import manifest_path
+from ..core.store import manifest_path, read_jsonl
+from .label_steps import Steps
 from .prm_eval import best_threshold, step_metrics, truncation
 from .spans import encode
 from .step_examples import add_mistakes, read_steps, split_by_question
 from .step_labels import StepExample
-from .training import Training
+from .training import Training, is_main, wait_for_all
 from ..engines.base import Templating
 from ..engines.models import quietly, resolve
 
@@ -31,7 +32,8 @@ Metric = Literal["pairs", "f1", "loss"]
 class PrmOptions(Training, Templating):
     "What decides a reward model."
     model_name_or_path: str              # the student: embedded model, folder or hub id; or an earlier reward model
-    train_data_path: str                 # step labels, from `agentark label --steps`, or given ones
+    train_data_path: str                 # step labels, from `agentark label --steps`, or given ones; of a labelled
+                                         # file without any: the consensus's
     output_dir: str = neutral("outputs/prm")  # model folder to write
     loss: Loss = "ce"                    # cross-entropy; the paper's contrastive one, which ranks and is
                                          # uncalibrated; or both
@@ -121,7 +123,7 @@ def _check(stage: PrmOptions):
 
 def _examples(stage: Prm) -> tuple[list[StepExample], list[StepExample]]:
     "What is learnt, and what is held out; each solution once, each question on one side."
-    given = read_steps(stage.train_data_path)[:stage.max_samples]
+    given = read_steps(_with_labels(stage))[:stage.max_samples]
     if not stage.eval_data_path: learnt, held = split_by_question(given, stage.eval_share)
     else:
         held = read_steps(stage.eval_data_path)
@@ -134,6 +136,16 @@ def _examples(stage: Prm) -> tuple[list[StepExample], list[StepExample]]:
         "nothing is held out to evaluate: raise --eval_share, or give --eval_data_path"
     )
     return learnt, held
+
+def _with_labels(stage: Prm) -> str:
+    "The file to learn from; where nobody has labelled the steps of a labelled file, the consensus does."
+    path = stage.train_data_path
+    rows = [row for row in read_jsonl(path) if "prompt" in row]
+    if not rows or any(s.get("step_labels") for row in rows for s in row["solutions"]): return path
+    labelled = f"{stage.output_dir}/steps.jsonl"
+    if is_main(): Steps(path, ["consensus"], output_path=labelled).run()
+    wait_for_all()
+    return labelled
 
 def _rows(stage: Prm, tokenizer, examples: list[StepExample]) -> list[dict]:
     "Examples in tokens, up to their last label."
