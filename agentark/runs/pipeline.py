@@ -59,7 +59,7 @@ def resolved(value, outputs: dict):
 # %% ../../nbs/11_runs/00_pipeline.ipynb #a540a7f0
 def output_of(params: dict) -> str:
     "The file or folder that a step writes; empty if its parameters name none."
-    return params.get("output_path") or params.get("output_dir") or ""
+    return params.get("output_path") or params.get("output_dir") or params.get("save_path") or ""
 
 def plan(experiment: Experiment, out: Path) -> list[tuple[str, Step]]:
     "Steps in an order that respects their references, with parameters resolved."
