@@ -63,7 +63,8 @@ def _boxed(solution: str) -> str:
     r"The last `\boxed{...}` of a solution, also where it is written `\fbox{...}` or `\boxed 5`."
     text = re.sub(r"\\(?:fbox|boxed)\s*", r"\\boxed", solution)
     bare = re.findall(r"\\boxed([^\s{}$.]+)", text)
-    return boxed(text) or (bare[-1] if bare else "")
+    last = text[max(text.rfind(r"\boxed"), 0):]   # of several boxes, which may be forms of one answer
+    return boxed(last) or (bare[-1] if bare else "")
 
 def _math(row: dict) -> dict:
     subject = row.get("type") or row.get("subject")
