@@ -109,7 +109,7 @@ LABEL = {   # rows, flags, and what is said
     "empty file": ([], [], "empty; make it with agentark infer"),
     "pairs to grade": ([{"kind": "math", "gold": "1", "pred": "1"}], [], "not an inference record"),
     "no response": ([PUBLISHED, {"query": "x", "gt": "1"}], [], "record 2: not an inference record (no response"),
-    "malformed call": ([{**OURS, "calls": [{"id": 1}]}], [], "record 1: missing or malformed field"),
+    "malformed call": ([{**OURS, "calls": [{"id": 1}]}], [], "call '1': id is 1, not str"),
     "kind": ([{**PUBLISHED, "kind": "maths"}], [], "did you mean math"),
     "id twice": ([{**PUBLISHED, "id": "a"}]*2, [], "occurs twice"),
     "another dataset": (
@@ -124,7 +124,6 @@ LABEL = {   # rows, flags, and what is said
     "no judge for short": ([HOTPOT], [], "let exact match decide with --judge never"),
     "always": ([PUBLISHED], ["--judge", "always"], "--judge always needs a judge"),
     "judge": ([SUMMARY], ["--model", "smollm2-135m"], "did you mean smollm2-135m-instruct"),
-    "GPUs": ([SUMMARY], ["--model", "tiny-random", "--tensor_parallel_size", "4"], "add --use_vllm"),
     "a judge that reads too little": ([LONG], ["--model", "tiny-random"], "use a model with a longer context"),
 }
 

@@ -13,7 +13,7 @@ import types
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Literal, Self, get_args, get_origin, get_type_hints
-from .config import AgentArkError
+from .config import AgentArkError, unknown
 
 # %% ../../nbs/00_core/01_records.ipynb #b4c6fcad
 def stable_hash(*parts) -> int:
@@ -136,13 +136,17 @@ def _checked(cls, d: dict, but=()) -> dict:
     for name, value in found.items():
         fits = name in but or _fits(value, _hints(cls)[name])
         if fits and name in ("messages", "prompt", "completion"): fits = all(map(_is_message, value))
-        if not fits: raise _misfit(cls, d, f"{name} is {json.dumps(value):.60}, not {_spelled(_hints(cls)[name])}")
+        if not fits: raise _misfit(cls, d, _wrong(name, value, _hints(cls)[name]))
     for f in dataclasses.fields(cls):
         if f.name not in found and f.default is f.default_factory is dataclasses.MISSING:
             raise _misfit(cls, d, f"{f.name} is missing")
     return found
 
-def _spelled(hint) -> str: return hint.__name__ if isinstance(hint, type) else str(hint)
+def _wrong(name: str, value, hint) -> str:
+    "What is wrong with the value of a field."
+    if get_origin(hint) is Literal and isinstance(value, str): return str(unknown(name, value, get_args(hint)))
+    spelled = hint.__name__ if isinstance(hint, type) else str(hint)
+    return f"{name} is {json.dumps(value):.60}, not {spelled}"
 
 def _misfit(cls, d: dict, what: str) -> AgentArkError:
     name = f"{cls.__name__.lower()} {str(d.get('id', ''))!r:.40}"
