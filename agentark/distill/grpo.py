@@ -283,7 +283,7 @@ def _trainer(stage: Grpo):
         eval_dataset=Dataset.from_list([dict(prompt=asked[0].messages, place=0)]) if stage.eval_dataset else None,
         peft_config=lora_config(model, stage.lora_r, stage.lora_alpha) if stage.use_peft else None,
     )
-    trainer.alarm = Alarm("reward/worst", stage.alarm_steps, stage.alarm_fall, stage.rollout_batch_size)
+    trainer.alarm = Alarm("reward/paid", stage.alarm_steps, stage.alarm_fall, stage.rollout_batch_size)
     trainer.add_callback(trainer.alarm)
     if is_main(): _forget_later(Path(stage.save_path))
     return trainer

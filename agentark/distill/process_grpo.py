@@ -23,7 +23,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from trl import GRPOTrainer
 from ..core.records import stable_hash
 from ..core.store import dumps
-from .credit import Steps, advantages, kept, normalised
+from .credit import Steps, advantages, kept, normalised, rewarded
 from .judged import Judge, Judged
 from .rollouts import Prompt, sample
 from .training import _is_complete, is_main
@@ -198,6 +198,9 @@ class Crediting(Sampling):
         values = self._values(out, width) if self.credit.estimator == "gae" else None
         found = advantages(steps, width, self.group, values=values, **dataclasses.asdict(self.credit))
         self._metrics["train"]["groups_without_signal"].append(_without_signal(found, self.group))
+        credit = self.credit
+        process, whole = rewarded(steps, credit.mode, credit.credit, credit.tau, credit.coef)
+        self._metrics["train"]["reward/paid"].append((process.sum(1) + whole).mean().item())
         keep = kept(steps, width, self.masked)
         first = self.accelerator.process_index*len(self.judged)
         rows = slice(first, first + len(self.judged))
