@@ -98,23 +98,22 @@ def with_earlier(tidy: list[dict], path: Path):
 def _as_key(value) -> str: return "" if value is None or value != value else str(value)   # NaN is not itself
 
 def _earlier(path: Path, keys: dict[str, list]) -> tuple[dict, dict, list]:
-    "Results, keys and comparisons of other evaluations that a file of metrics holds."
+    "Results, keys, and pairs of comparison and compared names, of other evaluations that a file of metrics holds."
     if not path.exists(): return {}, {}, []
     results, comparisons = read_results(path)
-    known = json.loads(path.read_text()).get("keys", {})
-    stay = {name: key for name, key in known.items() if key not in keys.values()}
+    meta = json.loads(path.read_text())
+    stay = {name: key for name, key in meta.get("keys", {}).items() if key not in keys.values()}
     names = {name: name if name not in keys else " ".join(map(_as_key, key)) for name, key in stay.items()}
-    kept = [_renamed(c, names, known) for c in comparisons]
+    kept = [(c, pair) for c, pair in zip(comparisons, meta.get("compared", [])) if {*pair} <= names.keys()]
     return (
         {new: results[old] for old, new in names.items()},
         {new: stay[old] for old, new in names.items()},
-        list(filter(None, kept)),
+        [(_renamed(c, pair, names), [names[x] for x in pair]) for c, pair in kept],
     )
 
-def _renamed(c: Comparison, names: dict[str, str], known: dict) -> Comparison | None:
-    "A comparison of runs under their names now; None where one of them is gone."
-    a, b = (who if who in known else f"{who} on {c.setting}" for who in (c.a, c.b))
-    if a not in names or b not in names: return None
+def _renamed(c: Comparison, pair: list[str], names: dict[str, str]) -> Comparison:
+    "A comparison of runs, under their names now where these are new."
+    a, b = pair
     return replace(c, a=c.a if names[a] == a else names[a], b=c.b if names[b] == b else names[b])
 
 # %% ../../nbs/06_eval/06_evaluate.ipynb #4e1faec7
@@ -125,22 +124,27 @@ def report(runs: list[tuple], # (path, result, items)
 
     What is there of the same model, method, dataset, split and temperature is replaced.
     """
-    results, keys, comparisons, tidy = {}, {}, [], []
+    results, keys, tidy = {}, {}, []
+    compared: list[tuple[Comparison, list[str]]] = []
     datasets = dict.fromkeys(r.dataset for _, r, _ in runs)
     for dataset in datasets:
         found = named([run for run in runs if run[1].dataset == dataset])
-        by_name, items = {}, {}
+        by_name, items, names = {}, {}, {}
         for name, (path, r, scored) in found.items():
             by_name[name], items[name] = r, scored
-            run = name if len(datasets) == 1 else f"{name} on {dataset}"
+            run = names[name] = name if len(datasets) == 1 else f"{name} on {dataset}"
             temperature = temperature_of(path)
             results[run], keys[run] = r, [r.model, r.method, r.dataset, r.split, temperature]
             tidy += [{**row, "temperature": temperature, "file": str(path)} for row in rows(name, r)]
         tests = against_first(items, dataset)
         print(f"\n{dataset}\n\n{table(by_name)}\n", *tests, sep="\n")
-        comparisons += tests
-    before, known, tests = _earlier(folder/"metrics.json", keys)
-    metrics = write_results(folder/"metrics.json", before | results, tests + comparisons, keys=known | keys)
+        compared += [(c, [names[c.a], names[c.b]]) for c in tests]
+    before, known, earlier = _earlier(folder/"metrics.json", keys)
+    compared = earlier + compared
+    metrics = write_results(
+        folder/"metrics.json", before | results, [c for c, _ in compared],
+        keys=known | keys, compared=[pair for _, pair in compared],
+    )
     path = folder/"evaluation.csv"
     with_earlier(tidy, path).to_csv(path, index=False)
     print(f"wrote {len(tidy)} scores -> {path}; metrics and tests -> {metrics}")
