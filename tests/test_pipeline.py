@@ -173,17 +173,17 @@ def test_programs_are_run_once(monkeypatch, tmp_path):
         ran.append(program)
         return True
     monkeypatch.setattr(answers, "passes", passes)
-    answers.passes_tests.cache_clear()
+    answers._passes.cache_clear()
     path = tmp_path/"x_infer.jsonl"
     data = str(ROOT/"tests"/"data")
     Infer("self_consistency", "HumanEval", "scripted", data_dir=data, output_path=str(path), max_samples=2).run()
     calls = 2*5
     assert 2 <= len(ran) == len(set(ran)) < calls   # equal programs are run once
-    answers.passes_tests.cache_clear()   # as in another process
+    answers._passes.cache_clear()   # as in another process
     found = list(ran)
     labelled = Label(str(path)).run()
     for file in (path, labelled):
         Show(str(file), html=str(tmp_path/"page.html")).run()
         assert all(answers.is_correct(t) for t in read_trajectories(file))
     assert ran == found
-    answers.passes_tests.cache_clear()   # forget what the sandbox has not said
+    answers._passes.cache_clear()   # forget what the sandbox has not said

@@ -22,7 +22,7 @@ def file_of(path: Path, questions: range) -> str:
         right = labelled(1, [f"{a} + {b} = {c}\n", f"{c} + 1 = {c + 1}\n", f"{c + 1}"], [1, 1, 1])
         wrong = labelled(2, [f"{a} + {b} = {c}\n", f"{c} + 1 = {c + 2}\n", f"{c + 2}"], [1, 0, None])
         rows.append({
-            "id": str(n), "query": f"{a} + {b} + 1?", "gt": str(c + 1), "kind": "number", "source": "made up",
+            "id": str(n), "query": f"{a} + {b} + 1?", "gt": str(c + 1), "kind": "math", "source": "made up",
             "prompt": [{"role": "user", "content": f"What is {a} + {b} + 1?"}], "solutions": [right, wrong],
         })
     return str(write_jsonl(path, rows))
