@@ -19,6 +19,7 @@ from agentark.paper.plots import (
     DARK,
     FIGURES,
     GREEN,
+    PURPLE,
     GREY,
     ORANGE,
     RED,
@@ -272,7 +273,7 @@ def students_by_strategy(students,  # columns: setting, kind, metric, accuracy; 
 def _strategies(ax, students, means, kinds: list[str]):
     "One panel: each setting a little below the one before."
     settings = list(means.setting.unique())
-    for i, (setting, colour) in enumerate(zip(settings, (BLUE, ORANGE, GREEN))):
+    for i, (setting, colour) in enumerate(zip(settings, (BLUE, ORANGE, GREEN, PURPLE), strict=False)):
         shift = 0.22*(i - (len(settings) - 1)/2)
         of = means[means.setting == setting]
         each = students[students.setting == setting]
@@ -300,9 +301,9 @@ def training_curves(log,    # columns: kind, seed, step, solved, reward, steps; 
         ax.set(xlabel="step", title=label)
         grid(ax)
     for kind, colour in colours.items(): axes[0].plot([], [], color=colour, label=kind)
-    axes[0].legend(fontsize=7, frameon=False)
     if title: fig.suptitle(title, fontsize=11)
     fig.tight_layout()
+    fig.legend(loc="upper center", bbox_to_anchor=(0.5, 0), ncol=len(kinds), fontsize=8, frameon=False)
     return fig
 
 # %% ../../nbs/08_paper/02_figures.ipynb #33eeddba
