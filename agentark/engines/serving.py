@@ -120,7 +120,8 @@ class Serving(ServingOptions):
 
     def identity(self) -> dict:
         "The fields that decide the result; settings that are not given are left out."
-        unset = [name for name in ("chat_template_kwargs", "extra_body") if not getattr(self, name)]
+        later = ("chat_template_kwargs", "extra_body", "show_thinking")   # older files do not know them
+        unset = [name for name in later if not getattr(self, name, None)]
         return {name: value for name, value in super().identity().items() if name not in unset}
 
     def open_engine(self, name: str) -> Engine:
