@@ -182,7 +182,6 @@ def test_eight_runs_at_once(agentark, tmp_path):
 MISTAKES = [
     ("scripted", ["--cache_gb", 0], 1, ["more than 0 GB"]),
     ("scripted", ["--cache", "on"], 2, ["off", "write"]),
-    ("tiny-random", ["--tensor_parallel_size", 2], 1, ["add --use_vllm"]),
 ]
 
 @pytest.mark.parametrize("model, args, code, expected", MISTAKES)

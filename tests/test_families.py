@@ -233,7 +233,9 @@ def test_a_model_without_a_template_says_so_once():
 
 # ---- thoughts in debates
 
-@pytest.mark.parametrize("name, variant", VARIANTS, ids=lambda x: x)
+SCORED = {"best_of_n", "weighted_vote", "step_beam_search"}   # these ask a reward model, which the script is not
+
+@pytest.mark.parametrize("name, variant", [v for v in VARIANTS if v[0] not in SCORED], ids=lambda x: x)
 def test_thoughts_cost_no_prompts(name, variant):
     def answers(thoughts):
         def rule(request): return chosen(request) or f"{thoughts}7 * 6 = 42.\nThe answer is 42."
