@@ -83,7 +83,7 @@ class GrpoOptions(RolloutOptions):
 
     guards: str = "empty,cut,answerless,short,long"  # rules whose answers are paid -1 at the last step; also: wrong
     guard_share: float = 0.75             # short: fewer steps than this share of the consensus's, or the group's
-    alarm_steps: int = 10                 # stop if the reward rises over so many steps ...
+    alarm_steps: int = 10                 # stop if over so many steps the reward does not fall ...
     alarm_fall: float = 0.2               # ... while the share of right answers falls by this share; 1 is never
     force_reward_model: bool = False      # reward with nothing but a model that fails the truncation test
     use_peft: bool = False                # LoRA instead of all weights
@@ -432,5 +432,5 @@ def _said(trainer, totals: dict) -> str:
     said = f"answered {totals['questions']} questions"
     if "first_solved" in totals: said += f", solved {totals['first_solved']:.1%} -> {totals['last_solved']:.1%}"
     if not trainer.alarm.rung: return said
-    rung = f"stopped at step {trainer.alarm.rung}, since the reward rose while less was solved"
+    rung = f"stopped at step {trainer.alarm.rung}, since less was solved and no less was paid"
     return f"{said}; {rung}: kept {totals['kept']}"

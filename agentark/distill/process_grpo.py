@@ -311,15 +311,16 @@ def exploited(
     over: int = 10,          # steps
     fall: float = 0.2,       # share of what was solved
     questions: int = 64,     # of a rollout
+    slack: float = 0.02,     # a reward that is lower by this has not fallen
 ) -> bool:
-    "Is less solved by `fall` than at the best moment of the last `over` steps, though the reward is higher than then?"
+    "Is less solved by `fall` than at the best moment of the last `over` steps, though the reward is no lower than then?"
     size = max(over//3, 1)
     of = _means(solved, size)[-over - 1:]
     paid = _means(rewards, size)[-over - 1:]
     if not of: return False
     best = max(range(len(of)), key=of.__getitem__)
     error = math.sqrt(2*of[best]*(1 - of[best])/(size*questions))
-    return of[best] - of[-1] > max(fall*of[best], 2*error) and paid[-1] > paid[best]
+    return of[best] - of[-1] > max(fall*of[best], 2*error) and paid[-1] > paid[best] - slack
 
 def _means(x: list[float], size: int) -> list[float]:
     "The mean of every `size` neighbours."
