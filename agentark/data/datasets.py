@@ -375,6 +375,7 @@ def load(name: str,                    # `chains?key=value`, `reasoning_gym:task
 
     Raises `AgentArkError` naming the fix; warns of gold answers that cannot be read.
     """
+    if max_samples is not None and max_samples < 1: raise AgentArkError(f"--max_samples {max_samples}: at least 1")
     task, _, options = name.partition("?")
     if task == "chains": return load_chains(options, split, max_samples, seed)
     if name.startswith("reasoning_gym:"):
@@ -389,7 +390,7 @@ def load(name: str,                    # `chains?key=value`, `reasoning_gym:task
     source = known or name
     if _is_json(Path(name)): source = Path(name).stem
     queries = _questions(rows, bench, source, split, seed)
-    if max_samples is not None: queries = islice(queries, max(max_samples, 0))
+    if max_samples is not None: queries = islice(queries, max_samples)
     queries = _unique(queries, where=paths[0] if paths else known)
     _warn_of_unreadable(source, queries)
     return queries

@@ -160,6 +160,7 @@ class Scheduler(Client):
                  **faults,                   # `retries`, `pause`, `longest` of the client
                 ):
         super().__init__(engine, **faults)
+        if max_live is not None and max_live < 1: raise AgentArkError(f"--max_live {max_live}: at least 1")
         self.max_live = max_live or engine.max_batch
         self._started = 0
 
