@@ -17,8 +17,8 @@ MOVED = {    # modules that the scripts name, and where they are now
     "from agentark.core.equality import": "from agentark.grading.equality import",
 }
 OPEN = {     # not mended yet
-    "loss-sft-overwrite", "loss-infer-overwrite", "stale-gold", "stale-traces", "stale-eval-n", "ckpt-disk", "escape-show",
-    "surrogate-show", "poison-batch", "yaml-twice", "weights-missing", "eval-read-only", "html-full",
+    "loss-sft-overwrite", "loss-infer-overwrite", "stale-gold", "stale-traces", "stale-eval-n", "ckpt-disk",
+    "escape-show", "surrogate-show", "poison-batch", "yaml-twice", "weights-missing", "eval-read-only", "html-full",
 }
 
 def test_there_are_scenarios():

@@ -313,7 +313,7 @@ def exploited(
     questions: int = 64,     # of a rollout
     slack: float = 0.02,     # a reward that is lower by this has not fallen
 ) -> bool:
-    "Is less solved by `fall` than at the best moment of the last `over` steps, though the reward is no lower than then?"
+    "Is less solved by `fall` than at the best moment of the last `over` steps, with no lower a reward?"
     size = max(over//3, 1)
     of = _means(solved, size)[-over - 1:]
     paid = _means(rewards, size)[-over - 1:]

@@ -11,6 +11,7 @@ import heapq
 import itertools
 import random
 from collections.abc import Sequence
+from ..core.config import AgentArkError
 from ..core.records import Usage
 from .base import Engine, Reply, Request, TransportError
 
