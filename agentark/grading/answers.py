@@ -170,7 +170,7 @@ def extract(text: str, kind: str="math") -> Answer:
     reply = visible(text)
     if kind in ("summary", "open"):
         return Answer(reply.strip(), "whole") if reply.strip() else NONE
-    return _extractor(kind)(tagged(reply) if kind == "code" else heard(reply))
+    return _extractor(kind)(tagged(reply) if kind == "code" else heard(reply, digits=kind != "short"))
 
 def equal(a: str | None, b: str | None, kind: str="math") -> bool | None:
     """Are two extracted answers the same? Code is the same when its text is.

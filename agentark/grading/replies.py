@@ -70,9 +70,9 @@ def _is_bare(text: str) -> bool:
 # %% ../../nbs/02_grading/04_replies.ipynb #77b518f8
 _CALCULATED = re.compile(r"<<[^<>\n]{1,200}>>")     # GSM8K's notes for a calculator: 3*4 = <<3*4=12>>12
 
-def heard(text: str) -> str:
-    "The part of a visible reply in which its answer is to be found."
-    text = own(tagged(unescaped(plain(text))))
+def heard(text: str, digits: bool=True) -> str:
+    "The part of a visible reply in which its answer is to be found; digits of all scripts as ASCII has them."
+    text = own(tagged(unescaped(plain(text) if digits else text)))
     return _CALCULATED.sub("", text) if "<<" in text else text
 
 # %% ../../nbs/02_grading/04_replies.ipynb #cd905828
