@@ -253,11 +253,21 @@ class ProcessGRPO(Crediting):
 
     def _log_rollout(self):
         "What the rollout was like, into TRL's metrics; and a few answers, to read."
-        for name, x in described(self.judged, self.judge.rules).items(): self._metrics["train"][name].append(x)
-        step = self.state.global_step + 1
-        if not self.shown or step % max(int(self.state.logging_steps), 1) or not is_main(): return
+        found = described(self.judged, self.judge.rules)
+        mine = torch.tensor([[*found.values()]], device=self.accelerator.device)
+        means = self.accelerator.gather(mine).nanmean(0).tolist()    # all processes hear the same alarm
+        for name, x in zip(found, means): self._metrics["train"][name].append(x)
+        if not is_main() or not self._logs_this(): return
         with (Path(self.args.output_dir)/"completions.jsonl").open("a") as file:
-            for x in self.judged[:self.shown]: file.write(dumps(shown(x, step)) + "\n")
+            for x in self.judged[:self.shown]: file.write(dumps(shown(x, self.state.global_step + 1)) + "\n")
+
+    def _logs_this(self) -> bool:
+        "Has a step that logs begun since the last rollout?"
+        args: Any = self.args
+        step = self.state.global_step
+        every = max(int(args.logging_steps), 1)
+        apart = max(args.steps_per_generation*args.num_iterations//args.gradient_accumulation_steps, 1)
+        return step//every != (step - apart)//every
 
 # %% ../../nbs/07_distill/24_process_grpo.ipynb #8f43252f
 def _outcomes(trainer: Told):
@@ -287,8 +297,9 @@ def _without_signal(found: Tensor, group: int) -> float:
 def described(judged: list[Judged], rules: Iterable[str]) -> dict[str, float]:
     "Numbers that describe a rollout."
     n = len(judged)
+    known = [x.outcome for x in judged if x.outcome == x.outcome]
     found = {
-        "solved": sum(x.outcome for x in judged)/n,
+        "solved": sum(known)/len(known) if known else math.nan,
         "steps": sum(len(x.steps) for x in judged)/n,
         "distinct": len({(x.prompt.query.id, x.text) for x in judged})/n,
         "reward/step": sum(sum(x.rewards)/len(x.rewards) for x in judged)/n,
