@@ -9,8 +9,8 @@ __all__ = ['How', 'aggregate', 'Scored', 'read_scores', 'step_scores', 'scored_s
 import json
 import math
 from dataclasses import dataclass
-from typing import Literal
-from ..core.config import AgentArkError
+from typing import Literal, get_args
+from ..core.config import AgentArkError, unknown
 from ..core.records import Call, Query
 from ..grading.answers import visible
 from .base import Team, gather
@@ -18,14 +18,16 @@ from .prompts import solo
 from .registry import method
 
 # %% ../../nbs/05_methods/21_best_of_n.ipynb #bd18e289
-How = Literal["min", "product", "mean", "last"]
+How = Literal["min", "prod", "mean", "last"]
 
 def aggregate(scores: list[float], how: How) -> float:
     "The score of a solution from those of its steps; 0 of none."
     if not scores: return 0.0
     if how == "min": return min(scores)
-    if how == "product": return math.prod(scores)
-    return sum(scores)/len(scores) if how == "mean" else scores[-1]
+    if how == "prod": return math.prod(scores)
+    if how == "mean": return sum(scores)/len(scores)
+    if how == "last": return scores[-1]
+    raise unknown("way to score a solution", how, get_args(How))
 
 # %% ../../nbs/05_methods/21_best_of_n.ipynb #2c97b5b1
 @dataclass
@@ -33,7 +35,7 @@ class Scored:
     "How samples are scored."
     prm: str | None = None       # the reward model, a folder of agentark prm
     parallel_num: int = 8        # samples
-    aggregation: How = "product"
+    aggregation: How = "prod"
 
     @property
     def models(self) -> list[str]:
