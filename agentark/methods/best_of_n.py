@@ -18,7 +18,7 @@ from .prompts import solo
 from .registry import method
 
 # %% ../../nbs/05_methods/21_best_of_n.ipynb #bd18e289
-How = Literal["min", "prod", "mean", "last"]
+How = Literal["min", "prod", "last", "mean"]
 
 def aggregate(scores: list[float], how: How) -> float:
     "The score of a solution from those of its steps; 0 of none."
