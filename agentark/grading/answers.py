@@ -26,7 +26,7 @@ from ..core.store import read_jsonl, write_jsonl
 from .equality import equal_math, needs_algebra, workers
 from .letters import extract_choice, unstyled
 from .mathematics import extract_math, tree_of
-from .notation import Unreadable, marks, number, plain, respell
+from .notation import MAX_CHARS, Unreadable, marks, number, plain, respell
 from .replies import NONE, Answer, boxed, heard, tagged, visible
 from .trees import Const, Is, Node, Rel, inside, is_expr, symbols
 from ..sandbox.sandbox import passes
@@ -50,7 +50,8 @@ def _is_formula(text: str) -> bool:
     return re.search(r"[0-9+*/=<>^\\]|-\s*\w|\w\s*-", text) is not None
 
 def _marked(text: str) -> list:
-    "The signs of a formula, numbers by their value."
+    "The signs of a formula, numbers by their value. Raises `Unreadable`, also for one that is too long."
+    if len(text) > MAX_CHARS: raise Unreadable("too long")
     found = []
     for m in marks(respell(text)):
         value = number(m.text) if m.kind == "num" else None
