@@ -13,9 +13,11 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 from ..core.records import Query
+from ..core.thinking import parse_reply
 from .steps import Step, operations_in, plain, results_in, sentences, structure
 from ..engines.base import Reply, Request, Sampling
 from ..grading.answers import equal, extract
+from ..methods.base import with_thoughts
 
 # %% ../../nbs/07_distill/03_standalone.ipynb #ce655311
 WORDS = {
@@ -607,18 +609,20 @@ def _from_nowhere(units: list[Step], lost: list[bool], question: str) -> bool:
 # %% ../../nbs/07_distill/03_standalone.ipynb #fa37390b
 def alone(text: str, query: Query, min_steps: int = 1) -> Alone:
     "What of a solution a student can learn that sees only the question."
-    head, ends, visible = text.rpartition("</think>")
+    said = parse_reply(text)
     question = query.text
-    if any("others" in _kinds(s.text, question) for s in sentences(head)): return Alone(None, "thought", {"others"})
-    units = _units(visible, query.kind)
+    thoughts = sentences(said.thinking)
+    if any("others" in _kinds(s.text, question) for s in thoughts): return Alone(None, "thought", {"others"})
+    units = _units(said.visible, query.kind)
     found = spoken(units, query)
     kinds = set().union(*found)
     lost = _lost(units, [bool(of_one) for of_one in found])
     rest = "".join(u.text for u, is_lost in zip(units, lost) if not is_lost)
     if kinds: rest = re.sub(r"\n{3,}", "\n\n", rest).strip()
-    fault = _fault(text, head + ends + rest, rest, query, min_steps)
+    after = with_thoughts(text, said.visible, rest) if kinds else text
+    fault = _fault(text, after, rest, query, min_steps)
     if not fault and kinds and _from_nowhere(units, lost, question): fault = "disconnected"
-    return Alone(None if fault else head + ends + rest, fault, kinds, bool(kinds))
+    return Alone(None if fault else after, fault, kinds, bool(kinds))
 
 def _fault(
     before: str,   # the whole text

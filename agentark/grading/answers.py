@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations, islice
 from pathlib import Path
+from ..core.blocks import blocks
 from ..core.config import AgentArkError, Stage, neutral, unknown
 from ..core.records import Query, Trajectory
 from ..core.store import read_jsonl, write_jsonl
@@ -107,11 +108,11 @@ def extract_code(text: str) -> Answer:
     """The last fenced block of a reply that defines a function or class, else the last block.
 
     A reply without blocks is code as a whole. Indentation stays."""
-    blocks = [m[1] for m in re.finditer(r"^```[^\n`]*\n(.*?)^```", text, re.M | re.S)]
-    defining = [block for block in blocks if re.search(r"^(?:async def|def|class) ", block, re.M)]
-    if blocks:
-        return Answer((defining or blocks)[-1].rstrip(), "code block")
-    if not text.strip() or "```" in text: return NONE
+    found = [body for _, _, body in blocks(text)]
+    defining = [body for body in found if re.search(r"^(?:async def|def|class) ", body, re.M)]
+    if found:
+        return Answer((defining or found)[-1].rstrip(), "code block")
+    if not text.strip() or re.search("```|~~~", text): return NONE
     return Answer(re.sub(r"\A(?:[ \t]*\n)+", "", text).rstrip(), "whole")
 
 # %% ../../nbs/02_grading/07_answers.ipynb #2ae40098

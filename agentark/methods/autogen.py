@@ -14,7 +14,7 @@ from ..core.blocks import blocks
 from ..core.config import AgentArkError
 from ..core.records import Call, Query
 from ..grading.answers import extract, visible
-from .base import Team, keep_solution
+from .base import FENCED, Team, keep_solution
 from .prompts import answer_format
 from .registry import method
 from ..sandbox.sandbox import Ran, arun_code
@@ -93,11 +93,9 @@ def ended(text: str, query: Query, cfg: AutoGenConfig) -> str:
     before = cfg.mark.split(text)[0].strip()
     return cfg.mark.sub("", text).strip() if extract(before, query.kind).value is None else before
 
-_FENCED = re.compile(r"^[ \t]*(```|~~~).*?(?:^[ \t]*\1[^\n]*$|\Z)", re.M | re.S)
-
 def prose(text: str, cfg: AutoGenConfig) -> str:
     "What a reply says beside its blocks of code and the termination word."
-    return cfg.mark.sub("", _FENCED.sub("", visible(text))).strip()
+    return cfg.mark.sub("", FENCED.sub("", visible(text))).strip()
 
 def stated(text: str, query: Query, cfg: AutoGenConfig) -> str:
     "What of a reply may answer the question."

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Literal
 from ..core.config import AgentArkError
 from ..core.records import Call, Query
-from ..grading.answers import visible, vote
+from ..grading.answers import settle, visible, vote
 from .base import Agent, Team, without
 from .prompts import answer_format
 from .registry import method
@@ -196,6 +196,7 @@ async def mad(query: Query, team: Team, cfg: MADConfig) -> Call | str:
     await judge.say(candidates, sees=history, round=cfg.max_round, solves=False)
     verdict = await judge.say(decide(query), round=cfg.max_round, **reads)
     if verdict.data["answer"]: return decided(team, verdict)
+    await settle(last, query.kind)
     chosen = vote(last, query.kind)
     team.info.update(decided_by="vote", side=chosen.agent)
     return chosen

@@ -8,7 +8,7 @@ __all__ = ['WeightedVoteConfig', 'heaviest', 'weighted_vote']
 # %% ../../nbs/05_methods/22_weighted_vote.ipynb #cf213639
 from dataclasses import dataclass
 from ..core.records import Call, Query
-from ..grading.answers import groups
+from ..grading.answers import groups, settle
 from .base import Team
 from .best_of_n import Scored, scored_samples
 from .registry import method
@@ -31,4 +31,6 @@ def heaviest(scored: list[tuple[Call, float]], kind: str) -> Call:
         departures="a process reward model's score as the weight, and one prompt instead of several")
 async def weighted_vote(query: Query, team: Team, cfg: WeightedVoteConfig) -> Call:
     "Li et al. 2022, section 3. Calls: `parallel_num`, and as many of the reward model, which generate nothing."
-    return heaviest(await scored_samples(query, team, cfg), query.kind)
+    scored = await scored_samples(query, team, cfg)
+    await settle([call for call, _ in scored], query.kind)
+    return heaviest(scored, query.kind)
