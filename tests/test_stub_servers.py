@@ -1,5 +1,6 @@
 "A server that answers as real ones do, a behaviour for each model's name: each request is answered, or has one line."
 import json
+import sys
 import threading
 import warnings
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -209,6 +210,13 @@ def test_a_proxy_of_the_environment_is_named(server, monkeypatch):
     for name in ("NO_PROXY", "no_proxy"): monkeypatch.delenv(name, raising=False)
     with pytest.raises(AgentArkError, match=r"through the proxy http://127\.0\.0\.1:9") as e:
         OpenAIEngine("plain", url(server))
+    assert "secret" not in str(e.value)
+
+def test_a_socks_proxy_names_what_it_needs(server, monkeypatch):
+    monkeypatch.setitem(sys.modules, "socksio", None)   # as where it is not installed
+    for name in ("NO_PROXY", "no_proxy"): monkeypatch.delenv(name, raising=False)
+    for name in ("ALL_PROXY", "all_proxy"): monkeypatch.setenv(name, "socks5://me:secret@127.0.0.1:9")
+    with pytest.raises(AgentArkError, match=r"httpx\[socks\]") as e: OpenAIEngine("plain", url(server))
     assert "secret" not in str(e.value)
 
 def test_a_reply_is_a_reply(server): assert isinstance(ask(server, "plain", 1)[0][0], Reply)
