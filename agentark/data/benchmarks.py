@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from operator import itemgetter
 from ..core.config import AgentArkError
 from ..core.records import stable_hash
 from ..grading.answers import boxed
@@ -36,6 +37,7 @@ class Benchmark:
     columns: tuple[str, ...] | None = None  # of a CSV file without a header
     folders: tuple[str, ...] = ()         # further names of its folder, which are no names of it
     note: str = ""                        # for who asks for a split that it does not have
+    solution: Callable | None = None      # row -> its worked solution, where it has one
 
 # %% ../../nbs/03_data/00_benchmarks.ipynb #a2e29120
 def _digits(value) -> str:
@@ -73,6 +75,11 @@ def _math(row: dict) -> dict:
         "gt": row.get("answer") or _boxed(row["solution"]),
         "tag": _tags(subject, row.get("level")),
     }
+
+def _worked_gsm8k(row: dict) -> str:
+    "Without the calculator's notes; the answer on a line of its own."
+    reasoning, _, answer = re.sub(r"<<[^<>]*>>", "", row["answer"]).rpartition("####")
+    return f"{reasoning.strip()}\n{answer.strip()}"
 
 def _metamath(row: dict) -> dict:
     return {
@@ -304,6 +311,7 @@ BENCHMARKS = {
     "GSM8K": Benchmark(
         "math", _gsm8k, {"path": "openai/gsm8k", "name": "main"},
         splits={"train": Split("train", 7473), "test": Split("test", 1319)},
+        solution=_worked_gsm8k,
     ),
     "MATH-5000": Benchmark(
         "math", _math, {"path": "DigitalLearningGmbH/MATH-lighteval"},
@@ -313,16 +321,19 @@ BENCHMARKS = {
         },
         aliases=("hendrycks_math", "competition_math", "MATH-lighteval"),
         folders=("MATH",),
+        solution=itemgetter("solution"),
     ),
     "MATH-500": Benchmark(
         "math", _math, {"path": "HuggingFaceH4/MATH-500"},
         splits={"test": Split("test", 500, ("test500.jsonl", "math_splits/test.jsonl"))},
         aliases=("MATH",),   # as the specification and the paper call it
         note="(MATH is MATH-500; the 7,500 training questions and all 5,000 for testing are MATH-5000)",
+        solution=itemgetter("solution"),
     ),
     "MetaMathQA": Benchmark(
         "math", _metamath, {"path": "meta-math/MetaMathQA"},
         splits={"train": Split("train", 395000, ("MetaMathQA-395K.json",))},
+        solution=itemgetter("response"),
     ),
     "GSM-Hard": Benchmark(
         "math", _gsm_hard, {"path": "reasoning-machines/gsm-hard"},
@@ -360,11 +371,13 @@ BENCHMARKS |= {
             "test": Split("test", 254),
         },
         aliases=("AQuA",),
+        solution=itemgetter("rationale"),
     ),
     "MedMCQA": Benchmark(
         "choice", _medmcqa, {"path": "openlifescienceai/medmcqa"},
         splits={"train": Split("train", 182822), "validation": Split("validation", 4183)},
         prepare=_cop_to_letters,
+        solution=itemgetter("exp"),
     ),
     "MedQA": Benchmark(
         "choice", _medqa, {"path": "GBaker/MedQA-USMLE-4-options"},

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TEST_SHARE', 'Rows', 'is_test', 'stable_seed', 'reasoning_gym_task', 'find_benchmark', 'find_split', 'local_files',
-           'plain', 'load', 'overlap', 'fit_context']
+           'plain', 'load', 'worked', 'overlap', 'fit_context']
 
 # %% ../../nbs/03_data/02_datasets.ipynb #cd30f6ce
 import csv
@@ -20,6 +20,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 from string import ascii_uppercase
 from typing import get_args
@@ -28,7 +29,7 @@ from ..core.config import AgentArkError, unknown
 from ..core.records import Kind, Query, stable_id
 from ..core.store import read_jsonl
 from .benchmarks import BENCHMARKS, Benchmark, shuffled
-from .chains import distinct, load_chains
+from .chains import distinct, expression_of, gold_steps, load_chains, written as written_chain
 from ..grading.answers import number
 
 # %% ../../nbs/03_data/02_datasets.ipynb #1d728638
@@ -380,6 +381,15 @@ def load(name: str,                    # `chains?key=value`, `reasoning_gym:task
     if task == "chains": return load_chains(options, split, max_samples, seed)
     if name.startswith("reasoning_gym:"):
         return reasoning_gym_task(name.removeprefix("reasoning_gym:"), split, max_samples, seed)
+    rows, found, where = _opened(name, split, data_dir)
+    queries = _questions(rows, **found, seed=seed)
+    if max_samples is not None: queries = islice(queries, max_samples)
+    queries = _unique(queries, where)
+    _warn_of_unreadable(found["source"], queries)
+    return queries
+
+def _opened(name: str, split: str, data_dir: str | None) -> tuple[Rows, dict, str | Path]:
+    "The rows of a dataset, what `_questions` has to know of them, and their place."
     folder = _data_folder(data_dir)
     known, bench = find_benchmark(name)
     if bench: split = find_split(known, bench, split)
@@ -387,13 +397,8 @@ def load(name: str,                    # `chains?key=value`, `reasoning_gym:task
     if paths: rows = _numbered(paths, bench and bench.columns)
     elif bench: rows = _from_hub(known, bench, split, folder)
     else: raise _no_such_dataset(name, folder)
-    source = known or name
-    if _is_json(Path(name)): source = Path(name).stem
-    queries = _questions(rows, bench, source, split, seed)
-    if max_samples is not None: queries = islice(queries, max_samples)
-    queries = _unique(queries, where=paths[0] if paths else known)
-    _warn_of_unreadable(source, queries)
-    return queries
+    source = Path(name).stem if _is_json(Path(name)) else known or name
+    return rows, dict(bench=bench, source=source, split=split), paths[0] if paths else known
 
 # %% ../../nbs/03_data/02_datasets.ipynb #56810ec6
 def _unique(queries: Iterable[Query], where) -> list[Query]:
@@ -413,6 +418,37 @@ def _no_such_dataset(name: str, folder: Path | None) -> AgentArkError:
     known = [*BENCHMARKS, "chains", "reasoning_gym:<task>"]
     if folder: known += [path.stem for path in _plain_files(folder)]
     return unknown("dataset", name, known, "(a .jsonl path with query and gt works too)")
+
+# %% ../../nbs/03_data/02_datasets.ipynb #0f9d2023
+def worked(
+    name: str,                     # all as for `load`
+    split: str="test",
+    max_samples: int | None=None,  # the first so many that have a solution
+    seed: int=0,
+    data_dir: str | None=None,
+) -> list[tuple[Query, str]]:
+    "Questions with their worked solutions; `AgentArkError` for a dataset without any."
+    task, _, options = name.partition("?")
+    if task == "chains":
+        queries = load_chains(options, split, max_samples, seed)
+        return [(q, written_chain(gold_steps(expression_of(q.query)))) for q in queries]
+    if name.startswith("reasoning_gym:"): raise _no_solutions(name)
+    rows, found, _ = _opened(name, split, data_dir)
+    bench = found["bench"]
+    rows = list(_prepared(rows, bench) if bench and bench.prepare else rows)
+    if bench: found["bench"] = replace(bench, prepare=None)
+    solution = bench.solution if bench else itemgetter("solution")
+    if not solution or (rows and not bench and "solution" not in rows[0][1]): raise _no_solutions(name)
+    pairs = []
+    for (_, row), q in zip(rows, _questions(rows, **found, seed=seed)):   # a question a row
+        text = solution(row)
+        if text and text.strip(): pairs.append((q, text.strip()))
+        if len(pairs) == max_samples: break
+    return pairs
+
+def _no_solutions(name: str) -> AgentArkError:
+    with_some = ["chains", *(known for known, bench in BENCHMARKS.items() if bench.solution)]
+    return AgentArkError(f"{name} has no worked solutions; these have: {', '.join(with_some)}, or a file with `solution`")
 
 # %% ../../nbs/03_data/02_datasets.ipynb #925d2c8b
 _SPACE = {ord(c): None for c in " \t\r\n"}
