@@ -438,7 +438,7 @@ def worked(
     rows = list(_prepared(rows, bench) if bench and bench.prepare else rows)
     if bench: found["bench"] = replace(bench, prepare=None)
     solution = bench.solution if bench else itemgetter("solution")
-    if not solution or (rows and not bench and "solution" not in rows[0][1]): raise _no_solutions(name)
+    if not (solution and rows and (bench or "solution" in rows[0][1])): raise _no_solutions(name)
     pairs = []
     for (_, row), q in zip(rows, _questions(rows, **found, seed=seed)):   # a question a row
         text = solution(row)
@@ -448,7 +448,8 @@ def worked(
 
 def _no_solutions(name: str) -> AgentArkError:
     with_some = ["chains", *(known for known, bench in BENCHMARKS.items() if bench.solution)]
-    return AgentArkError(f"{name} has no worked solutions; these have: {', '.join(with_some)}, or a file with `solution`")
+    have = ", ".join(with_some)
+    return AgentArkError(f"{name} has no worked solutions; these have: {have}, or a file with the field solution")
 
 # %% ../../nbs/03_data/02_datasets.ipynb #925d2c8b
 _SPACE = {ord(c): None for c in " \t\r\n"}
