@@ -203,6 +203,7 @@ def _drawn(stage: Quality, ts: list[Trajectory]) -> list[Trajectory]:
 
 def _rate_all(stage: Quality, folder: Path) -> dict[str, list[dict]]:
     "The items of every file, by its name."
+    assert stage.judge is not None    # or `_check` has raised
     scheduler = None if stage.judge == "rule" else stage.open_scheduler([stage.judge], stage.max_live)
     found = {}
     try:
@@ -260,9 +261,10 @@ def _perplexity_of_all(stage: Quality) -> dict[str, list[dict]]:
 
 # %% ../../nbs/07_distill/41_quality.ipynb #25f22900
 def report(families: list[dict[str, list[dict]]], folder: Path) -> Path:
-    """Print means with 95 % intervals and paired tests against the first of each family; write them to `quality.csv`.
+    """Print means with 95 % intervals and paired tests against the first of each family; add them to `quality.csv`.
 
     The columns: name, metric, mean, ci95_low, ci95_high, n, difference and p (after Holm) against the first.
+    What is there of the same name and metric is replaced.
     """
     import pandas as pd
     rows, tests = [], []
@@ -281,7 +283,10 @@ def report(families: list[dict[str, list[dict]]], folder: Path) -> Path:
         row |= {"difference": c and c.difference, "p": c and c.corrected}
     print(*map(_sentence, tests), sep="\n")
     path = folder/"quality.csv"
-    pd.DataFrame(rows).to_csv(path, index=False)
+    everything = pd.DataFrame(rows)
+    if path.exists():
+        everything = pd.concat([pd.read_csv(path), everything]).drop_duplicates(["name", "metric"], keep="last")
+    everything.to_csv(path, index=False)
     print(f"wrote {len(rows)} means -> {path}")
     return path
 
