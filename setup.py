@@ -23,7 +23,7 @@ setup(
     keywords=cfg["keywords"].split(),
     python_requires=f">={cfg['min_python']}",
     packages=find_packages(include=["agentark", "agentark.*"]),
-    package_data={"agentark": ["methods/configs/*/*.yaml", "lab/models/*/*"]},
+    package_data={"agentark": ["methods/configs/*/*.yaml", "lab/models/*/*", "paper/*.json"]},
     install_requires=cfg["requirements"].split(),
     extras_require=extras,
     entry_points={
