@@ -79,6 +79,7 @@ def _notes(c: Call) -> str:
     return ", ".join(notes)
 
 def _call(c: Call, t: Trajectory) -> dict:
+    steps = steps_read(c)
     return {
         "id": c.id,
         "agent": c.agent,
@@ -88,12 +89,12 @@ def _call(c: Call, t: Trajectory) -> dict:
         "answer": c.answer,
         "state": _STATES[answer_mark(c, t)] if c.solves else "open",
         "solves": c.solves,
-        "outcome": outcome(c, t),
+        "outcome": "" if steps else outcome(c, t),
         "parent": c.parent,
         "sees": c.sees,
         "tokens": c.usage.total_tokens,
         "notes": _notes(c),
-        "steps": steps_read(c) or None,
+        "steps": steps or None,
         "messages": c.messages,
     }
 
@@ -113,7 +114,8 @@ def _solution(s: Solution) -> dict:
 def said_of(t: Trajectory) -> dict:
     "Everything of a question that its line in the list does not say."
     return {
-        "text": t.text,
+        "text": t.text.removeprefix(t.context or "").strip(),
+        "context": t.context or "",
         "gt": t.gt,
         "split": t.split,
         "tag": t.tag,
