@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['MARKS', 'Scored', 'GREY', 'LIGHT', 'BLUE', 'COLOURS', 'STEP', 'ROW', 'TURN', 'CARD', 'TEXT', 'answer_mark', 'brief',
-           'outcome', 'step_mark', 'steps_read', 'labelled_steps', 'transcript', 'flow', 'steps_html', 'to_html',
-           'page']
+           'outcome', 'step_mark', 'steps_read', 'labelled_steps', 'transcript', 'flow', 'picture', 'steps_html',
+           'to_html', 'page']
 
 # %% ../../nbs/03_data/03_reading.ipynb #cc760ed9
+import base64
 import html
 import json
 from collections import Counter
@@ -66,7 +67,7 @@ def labelled_steps(t: Trajectory) -> dict[str, Scored]:
 
 def _whose(s: Solution) -> str:
     said = f"solution {s.id}"
-    if s.agent: said += f" of agent {s.agent}, round {s.round}"
+    if s.agent: said += f" of agent {s.agent}, round {s.round + 1}"
     if s.steps_by: said += f", labels from {s.steps_by}"
     return f"{said}  -> {brief(s.answer)} {MARKS[s.is_correct]}" if s.answer else said
 
@@ -86,8 +87,8 @@ def _turn(c: Call, t: Trajectory, width: int) -> list[str]:
     if c.sees:
         seen = ", ".join(c.sees)
         who += f"  sees {seen}"
-    if steps := steps_read(c): return [f"\nround {c.round}  {who}", *_step_lines(steps, width)]
-    lines = [f"\nround {c.round}  {who}  {outcome(c, t)}"]
+    if steps := steps_read(c): return [f"\nround {c.round + 1}  {who}", *_step_lines(steps, width)]
+    lines = [f"\nround {c.round + 1}  {who}  {outcome(c, t)}"]
     for line in c.text.strip().splitlines():
         if line.strip(): lines.append("    " + line[:width])
     return lines
@@ -198,7 +199,7 @@ def flow(t: Trajectory) -> str:
     left = min(columns.values()) - 16
     parts = []
     for r, x in columns.items():
-        parts.append(_label(f"round {r}", x, 14, "middle"))
+        parts.append(_label(f"round {r + 1}", x, 14, "middle"))
     for agent, name in _names(t).items():
         parts.append(_label(name, left, rows[agent] + 4, "end"))
     parts += _lines(t)
@@ -211,6 +212,12 @@ def flow(t: Trajectory) -> str:
         height=34 + ROW*len(rows),
         font_family="sans-serif",
     )
+
+# %% ../../nbs/03_data/03_reading.ipynb #ee544f0d
+def picture(t: Trajectory) -> str:
+    "The flow as an image whose address is its content."
+    drawn = base64.b64encode(flow(t).encode("utf-8", "replace")).decode()
+    return f"<img alt='who read whom' src='data:image/svg+xml;base64,{drawn}'>"
 
 # %% ../../nbs/03_data/03_reading.ipynb #647c3316
 CARD = "flex:1 1 16em;max-width:44em;border:1px solid #d0d7de;border-radius:4px;padding:4px 8px;margin:3px"
@@ -273,7 +280,7 @@ def _card(c: Call, t: Trajectory) -> str:
 # %% ../../nbs/03_data/03_reading.ipynb #839280ef
 def _round(t: Trajectory, r: int) -> str:
     cards = [_card(c, t) for c in t.calls if c.round == r]
-    head = _tag("div", f"round {r}", style=f"color:{GREY};margin-top:6px")
+    head = _tag("div", f"round {r + 1}", style=f"color:{GREY};margin-top:6px")
     return head + _tag("div", *cards, style="display:flex;flex-wrap:wrap")
 
 def _question(t: Trajectory) -> str:
@@ -306,7 +313,7 @@ def _result(t: Trajectory) -> str:
 def to_html(t: Trajectory) -> str:
     "A trajectory as HTML: question, flow, the texts round by round, and the result."
     rounds = [_round(t, r) for r in _rounds(t)]
-    graph = flow(t) if t.calls else ""
+    graph = picture(t) if t.calls else ""
     return _tag("div", _question(t), graph, *rounds, _solutions(t), _result(t))
 
 def page(trajectories: list[Trajectory], title: str="Trajectories") -> str:

@@ -110,30 +110,31 @@ class Models(Stage):
 # %% ../../nbs/11_runs/01_inspect.ipynb #5700f02e
 STATES = {True: "right", False: "wrong", None: "not judged"}
 
-def _line(t: Trajectory) -> str:
-    "A question in the list: its id, whether it was answered right, the answer, and what it cost."
+def _line(number: int, t: Trajectory) -> str:
+    "A question in the list: its number in the file, its id, whether it was answered right, the answer, what it cost."
     state = "failed" if t.error else STATES[is_correct(t)]
     question = " ".join(t.query.split())[:90]
     answer = " ".join(str(t.answer).split())[:20]
-    return f"{t.id}  {state:11}{answer:21}{t.usage.num_llm_calls:4} calls  {question}"
+    return f"{number:5}  {t.id}  {state:11}{answer:21}{t.usage.num_llm_calls:4} calls  {question}"
 
 @dataclass
 class Show(Stage):
     "Show what was said in a run: list its questions, print one, or write them as a page."
     input_file: str                  # trajectories, from `agentark infer`, or labelled, with labels of their steps
-    id: str | None = None            # this question: its number in the file (from 1), its id, or how that begins
+    id: str | None = None            # this question: its number in the list, its id, or how that begins
     wrong: bool = False              # only questions whose answer is wrong, or that failed
     html: str | None = neutral(None) # write an HTML page to this path: who read whom, and all texts
 
     def run(self) -> Path | None:
         "Print what is asked for; the path of the page, if one is written."
-        found = _read(self.input_file)
-        if self.wrong: found = [t for t in found if is_correct(t) is False]
-        if self.id is not None: found = _chosen(self, found)
+        numbered = dict(enumerate(_read(self.input_file), 1))
+        if self.wrong: numbered = {n: t for n, t in numbered.items() if is_correct(t) is False}
+        if self.id is not None: numbered = _chosen(self, numbered)
+        found = [*numbered.values()]
         if self.html: return _write_page(self, found)
         if self.id is None:
-            print("\n".join(map(_line, found)))
-            print(f"{len(found)} questions; --id ID prints one, --html page.html draws them")
+            print(*map(_line, numbered, found), sep="\n")
+            print(f"{len(found)} questions; --id NUMBER prints one, --html page.html draws them")
         else:
             print("\n\n".join(transcript(t, 160) for t in found))
 
@@ -144,12 +145,13 @@ def _read(path: str) -> list[Trajectory]:
     rows = list(read_jsonl(path))
     return [Labelled.from_dict(row) if "id" in row and "solutions" in row else t for row, t in zip(rows, found)]
 
-def _chosen(stage: Show, found: list[Trajectory]) -> list[Trajectory]:
+def _chosen(stage: Show, numbered: dict[int, Trajectory]) -> dict[int, Trajectory]:
     "The question of this number, or those whose id begins like this."
-    if stage.id.isdigit() and 0 < int(stage.id) <= len(found): return [found[int(stage.id) - 1]]
-    chosen = [t for t in found if t.id.startswith(stage.id)]
+    number = int(stage.id) if stage.id.isdecimal() else 0
+    if number in numbered: return {number: numbered[number]}
+    chosen = {n: t for n, t in numbered.items() if t.id.startswith(stage.id)}
     if chosen: return chosen
-    known = [t.id for t in found[:20]]
+    known = [t.id for t in numbered.values()][:20]
     raise unknown("question", stage.id, known, f"(in {stage.input_file})")
 
 def _write_page(stage: Show, found: list[Trajectory]) -> Path:
