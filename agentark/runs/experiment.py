@@ -10,6 +10,7 @@ __all__ = ['OUTPUTS', 'REQUIRED', 'MARKS', 'Step', 'Experiment', 'read_experimen
 # %% ../../nbs/11_runs/00_experiment.ipynb #d02f6e07
 import ast
 import importlib
+import itertools
 import json
 import os
 import re
@@ -96,9 +97,10 @@ def ordered(experiment: Experiment) -> dict[str, set[str]]:
     steps = experiment.steps
     needs = {name: experiment.needs(name) for name in steps}
     for name, refs in needs.items():
-        for r in sorted(refs - steps.keys()): raise unknown(f"step in {name}", r, steps)
         for r in sorted(refs):
-            if not output_of(steps[r].params or {}): raise AgentArkError(f"step {r} names no output that {name} could take")
+            if r not in steps: raise unknown(f"step in {name}", r, steps)
+            if not output_of(steps[r].params or {}):
+                raise AgentArkError(f"step {r} names no output that {name} could take")
     try: return {name: needs[name] for name in TopologicalSorter(needs).static_order()}
     except CycleError as e:
         raise AgentArkError(f"steps depend on each other in a circle: {' -> '.join(e.args[1])}") from None
@@ -119,24 +121,33 @@ def _parsed(code: str) -> ast.Module:
 
 def _stage_of(cells: list[dict]) -> type[Stage] | None:
     "The stage that a notebook's code makes by `from_params`."
-    homes, made = {}, None
-    for cell in cells:
-        for node in ast.walk(_parsed(code_of(cell))):
-            if isinstance(node, ast.ImportFrom): homes |= {alias.name: node.module for alias in node.names}
-            if isinstance(node, ast.Attribute) and node.attr == "from_params": made = ast.unparse(node.value)
-    return getattr(importlib.import_module(homes[made]), made) if made in homes else None
+    homes = {}
+    made = None
+    code = [_parsed(code_of(cell)) for cell in cells]
+    for node in itertools.chain(*map(ast.walk, code)):
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names: homes[alias.name] = node.module
+        elif isinstance(node, ast.Attribute) and node.attr == "from_params":
+            made = ast.unparse(node.value)
+    if made not in homes: return None
+    return getattr(importlib.import_module(homes[made]), made)
 
 def _assigned(code: str) -> dict:
     "The values of the names that a cell assigns; of what is not a literal, `MISSING`."
     found = {}
     for node in _parsed(code).body:
-        if not isinstance(node, (ast.Assign, ast.AnnAssign)) or node.value is None: continue
+        if not isinstance(node, (ast.Assign, ast.AnnAssign)): continue
         target = node.targets[0] if isinstance(node, ast.Assign) else node.target
-        try: value = ast.literal_eval(node.value)
-        except ValueError: value = MISSING
-        if isinstance(target, ast.Tuple): found |= zip(map(ast.unparse, target.elts), value)
-        else: found[ast.unparse(target)] = value
+        if isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
+            found |= {ast.unparse(name): _literal(value) for name, value in zip(target.elts, node.value.elts)}
+        else:
+            found[ast.unparse(target)] = _literal(node.value)
     return found
+
+def _literal(node: ast.expr | None):
+    if node is None: return MISSING
+    try: return ast.literal_eval(node)
+    except ValueError: return MISSING
 
 # %% ../../nbs/11_runs/00_experiment.ipynb #ec4f2a8a
 REQUIRED = re.compile(r"^\s*(\w+)\b.*#\s*required\b", re.M)
@@ -166,9 +177,13 @@ class Form:
 
     def kinds(self) -> dict:
         "The types of parameters, as far as they are known."
-        kinds = {name: type(value) for name, value in self.own.items() if value is not None and value is not MISSING}
-        kinds = {name: int | float if kind in (int, float) else kind for name, kind in kinds.items()}
-        return kinds | (get_type_hints(self.stage) if self.stage else {})
+        kinds = {}
+        for name, value in self.own.items():
+            kind = type(value)
+            if value is not None and value is not MISSING:
+                kinds[name] = int | float if kind in (int, float) else kind
+        if self.stage: kinds |= get_type_hints(self.stage)
+        return kinds
 
 def form_of(notebook: Path) -> Form:
     "What this notebook takes. Raises `AgentArkError` if no cell is tagged."
@@ -191,9 +206,11 @@ def checked(name: str, params: dict, form: Form) -> dict:
         if key not in defaults: raise unknown(f"parameter of step {name}", key, defaults)
     missing = [key for key, value in defaults.items() if value is MISSING and key not in params]
     if missing: raise AgentArkError(f"step {name}: missing {', '.join(missing)}")
-    typed = {k: as_type(v, kinds[k], k, f"step {name}") if k in kinds else v for k, v in params.items()}
     told = form.own.keys() & form.fields().keys()
-    return {k: defaults[k] for k in defaults if k in told} | typed
+    values = {key: value for key, value in defaults.items() if key in told} | params
+    for key in params.keys() & kinds.keys():
+        values[key] = as_type(params[key], kinds[key], key, f"step {name}")
+    return values
 
 # %% ../../nbs/11_runs/00_experiment.ipynb #174f3399
 MARKS = (".git", "settings.ini", "pyproject.toml")

@@ -67,13 +67,15 @@ class Job:
         name = re.compile(rf"\d+_{re.escape(self.name)}\.ipynb")
         return [p for p in self.place.out.glob("*.ipynb") if name.fullmatch(p.name)]
 
+# %% ../../nbs/11_runs/01_plan.ipynb #f43614ab
 def plan(experiment: Experiment, place: Place) -> list[Job]:
     "All steps, checked, in an order that respects their references. Nothing of it has run yet."
     outputs, jobs = {"out": within(place.out, place.root)}, []
     for number, (name, needs) in enumerate(ordered(experiment).items(), 1):
         step = experiment.steps[name]
         notebook = place.notebooks/f"{step.notebook}.ipynb"
-        if not notebook.exists(): raise unknown("notebook", step.notebook, [p.stem for p in place.notebooks.glob("*.ipynb")])
+        there = [p.stem for p in place.notebooks.glob("*.ipynb")]
+        if step.notebook not in there: raise unknown("notebook", step.notebook, there)
         form = form_of(notebook)
         given = checked(name, step.params or {}, form)
         params = place.located(resolved(given, outputs))
@@ -89,7 +91,8 @@ def _apart(jobs: list[Job]):
     for job in jobs:
         if job.output is None: continue
         other = writers.setdefault(job.output, job.name)
-        if other != job.name: raise AgentArkError(f"steps {other} and {job.name} both write {job.output}: name two files")
+        if other != job.name:
+            raise AgentArkError(f"steps {other} and {job.name} both write {job.output}: name two files")
 
 # %% ../../nbs/11_runs/01_plan.ipynb #bb218620
 def digest(path: Path) -> str:
@@ -97,10 +100,16 @@ def digest(path: Path) -> str:
     if path.is_dir():
         is_model = (path/"config.json").exists()
         files = sorted(p for p in path.rglob("*") if p.is_file() and not _beside(p.relative_to(path)))
-        rows = [(str(p.relative_to(path)), digest(p) if is_model else p.stat().st_size) for p in files]
-        return stable_id(*map(str, rows))
+        sizes = [digest(p) if is_model else p.stat().st_size for p in files]
+        return stable_id(*(f"{p.relative_to(path)} {size}" for p, size in zip(files, sizes)))
     if not path.exists(): return ""
-    with open(path, "rb") as file: return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    with open(path, "rb") as file:
+        if path.suffix != ".jsonl": return hashlib.file_digest(file, "sha256").hexdigest()
+        found = hashlib.sha256()
+        for line in file: found.update(_SECONDS.sub(b"", line))
+    return found.hexdigest()
+
+_SECONDS = re.compile(rb'"wall_s": [^,}]*')   # how long an answer took
 
 def _beside(path: Path) -> bool:
     "Is this file of a model's folder, by its path in there, no part of the model?"
@@ -152,14 +161,19 @@ def judged(job: Job) -> Verdict:
     if not last: return Verdict("run", "never run")   # or by an older version: stages know what they have done
     now, old = identity(job), last["identity"]
     changed = _changes(job, old["params"], now["params"])
-    changed |= {f"{name} is another": "anew" for name in now["inputs"] if now["inputs"][name] != old["inputs"].get(name)}
+    for name, content in now["inputs"].items():
+        if content != old["inputs"].get(name): changed[f"{name} is another"] = "anew"
     if now["code"] != old["code"]: changed[f"{job.notebook.name} was edited"] = "go on"
     if last["status"] != "done": changed["it was interrupted"] = "go on"
     elif job.output and not job.output.exists(): changed[f"{job.output.name} is gone"] = "go on"
     if not changed: return Verdict("nothing", "done before")
-    elsewhere = last["paths"].keys() == _paths(job).keys() and last["paths"] != _paths(job)
-    anew = elsewhere or "anew" in changed.values()    # a stage would take other paths for another work
+    anew = _moved(job, last["paths"]) or "anew" in changed.values()
     return Verdict("anew" if anew else "go on", "; ".join(changed))
+
+def _moved(job: Job, old: dict) -> bool:
+    "Are the same files under other names than before? A stage would take that for another work."
+    now = _paths(job)
+    return old.keys() == now.keys() and old != now
 
 def _changes(job: Job, old: dict, new: dict) -> dict[str, str]:
     "The parameters that differ, in words, and what follows from each."
@@ -203,7 +217,8 @@ def with_settings(experiment: Experiment, settings: list[str]) -> Experiment:
         name, dot, key = where.rpartition(".")
         if not sign: raise AgentArkError(f"--set {setting}: write step.parameter=value")
         if dot and name not in steps: raise unknown("step", name, steps)
-        meant = [name] if dot else [n for n, step in steps.items() if key in (step.params or {})]
+        naming = [n for n, step in steps.items() if key in (step.params or {})]
+        meant = [name] if dot else naming
         if not meant: raise AgentArkError(f"--set {setting}: no step names {key}; write step.{key}={text}")
         try: value = yaml.safe_load(text)
         except yaml.YAMLError: raise AgentArkError(f"--set {setting}: {text} is not YAML") from None
@@ -215,10 +230,12 @@ def wanted(jobs: list[Job], names: list[str]) -> list[Job]:
     known = {job.name: job for job in jobs}
     for name in names:
         if name not in known: raise unknown("step", name, known)
-    keep, todo = set(), list(names or known)
+    keep: set[str] = set()
+    todo = list(names or known)
     while todo:
-        keep.add(todo[-1])
-        todo += known[todo.pop()].needs.keys() - keep
+        name = todo.pop()
+        keep.add(name)
+        todo += known[name].needs
     return [job for job in jobs if job.name in keep]
 
 # %% ../../nbs/11_runs/01_plan.ipynb #6702bc92
