@@ -323,7 +323,9 @@ def _busy():
     "Another process that computes all the time."
     process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try: yield
-    finally: process.kill()
+    finally:
+        process.kill()
+        process.wait()
 
 def _inference(code: str, model: str, n: int) -> float:
     "The seconds that a process of its own needs for the debates, without loading."

@@ -123,7 +123,7 @@ def identity(job: Job) -> dict:
     params = {k: v if k in WRITTEN else _by_content(v, job.place) for k, v in job.given.items()}
     inputs = {name: digest(path) for name, path in job.needs.items()}
     code = stable_id("\n".join(map(code_of, cells_of(job.notebook))))   # prose does not count
-    return json.loads(json.dumps({"params": params, "inputs": inputs, "code": code}))
+    return json.loads(json.dumps({"params": params, "inputs": inputs, "code": code}, default=str))   # dates
 
 def _by_content(value, place: Place):
     "The parameter, with the content of each file that it names."
@@ -148,7 +148,7 @@ def remember(job: Job, made_of: dict, status: str, **more):
     "Note that a step was begun, or is done."
     make_folder(job.record.parent)
     part = job.record.with_suffix(".part")
-    part.write_text(json.dumps({"status": status, "identity": made_of, "paths": _paths(job), **more}, indent=1))
+    part.write_text(json.dumps({"status": status, "identity": made_of, "paths": _paths(job), **more}, indent=1, default=str))
     part.replace(job.record)
 
 def _paths(job: Job) -> dict:
