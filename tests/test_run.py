@@ -143,6 +143,13 @@ def test_every_experiment_has_a_plan(agentark, path, tmp_path):
     assert done.stderr == ""
     assert outputs.exists() == before
 
+def test_settings_that_are_given_one_by_one_all_count(agentark, tmp_path):
+    path = tmp_path/"e.yaml"
+    path.write_text(EXPERIMENT.format(root=ROOT))
+    settings = ["--set", "samples.max_samples=7", "--set", "samples.method_args={parallel_num: 3}"]
+    said = agentark("run", path, "--dry_run", "--steps", "samples", *settings, check=True).stdout
+    assert re.search(r"1 samples .*never run \| +7 \| +21 ", said)
+
 def test_experiments_are_listed_and_found_by_name(agentark, tmp_path):
     listed = agentark("run", cwd=tmp_path, check=True).stdout
     assert re.search(r"^  demo +debate, its controls", listed, re.M)

@@ -149,7 +149,8 @@ class Reporting:
             if job.name in self.began: self.say(job, _last_line(job.record.with_suffix(".progress")) or "still running")
 
     def say(self, job: Job, what: str):
-        print(f"[{job.number}/{len(self.jobs)}] {job.name}: {what}", flush=True)
+        number = self.jobs.index(job) + 1
+        print(f"[{number}/{len(self.jobs)}] {job.name}: {what}", flush=True)
 
 def _last_line(path: Path) -> str:
     "What a bar that is written to a file shows at last."

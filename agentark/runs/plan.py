@@ -148,7 +148,8 @@ def remember(job: Job, made_of: dict, status: str, **more):
     "Note that a step was begun, or is done."
     make_folder(job.record.parent)
     part = job.record.with_suffix(".part")
-    part.write_text(json.dumps({"status": status, "identity": made_of, "paths": _paths(job), **more}, indent=1, default=str))
+    known = {"status": status, "identity": made_of, "paths": _paths(job), **more}
+    part.write_text(json.dumps(known, indent=1, default=str))
     part.replace(job.record)
 
 def _paths(job: Job) -> dict:
