@@ -106,14 +106,6 @@ def test_a_local_file_in_the_specifications_format(tmp_path):
     assert [r["gt"] for r in found] == ["5", "3"]
     assert found[0]["source"] == "mine"
 
-@pytest.mark.parametrize("yaml", sorted((ROOT/"papermill_runs").glob("*/*.yaml")), ids=lambda p: p.stem)
-def test_experiment_files_are_valid(yaml):
-    from agentark.core.config import from_dict, read_yaml
-    from agentark.runs.pipeline import Experiment, plan
-    experiment = from_dict(Experiment, read_yaml(yaml))
-    for name, step in plan(experiment, yaml.parent/"outputs"):
-        assert (yaml.parent/experiment.notebooks/f"{step.notebook}.ipynb").exists(), name
-
 
 # Files of the first version, which kept no verdicts in its trajectories and no trajectories in its labels.
 
