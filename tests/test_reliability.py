@@ -18,7 +18,7 @@ MOVED = {    # modules that the scripts name, and where they are now
 }
 OPEN = {     # not mended yet
     "loss-sft-overwrite", "loss-infer-overwrite", "stale-gold", "stale-traces", "stale-eval-n", "ckpt-disk",
-    "escape-show", "surrogate-show", "poison-batch", "yaml-twice", "weights-missing", "eval-read-only", "html-full",
+    "poison-batch", "yaml-twice", "weights-missing", "eval-read-only",
     "yaml-key",
 }
 
