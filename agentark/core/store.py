@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['read_jsonl', 'dumps', 'finite', 'write_jsonl', 'written', 'write_text', 'provenance', 'manifest_path',
-           'write_manifest', 'read_manifest', 'model_manifest', 'retrained', 'Store', 'to_parquet']
+           'write_manifest', 'read_manifest', 'model_manifest', 'digest', 'digests', 'changed', 'refuse_input', 'Store',
+           'to_parquet']
 
 # %% ../../nbs/00_core/02_store.ipynb #09eb1216
 import contextlib
 import errno
 import fcntl
+import hashlib
 import importlib.metadata
 import json
 import math
@@ -20,7 +22,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from datetime import datetime
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from .config import AgentArkError, make_folder
@@ -144,17 +146,36 @@ def model_manifest(folder) -> Path:
     inside, beside = manifest_path(Path(folder)/"training"), manifest_path(folder)
     return beside if beside.exists() and not inside.exists() else inside
 
-def retrained(model, path) -> bool:
-    """Was the model in this folder trained anew after the file at `path` was begun?
+_PARTS = ("config.json", "generation_config.json", "prm.json", "*token*.json", "*.safetensors", "*.bin", "*.jinja", "*.model")
 
-    Not known, and so no, where either has no manifest.
-    """
-    of_model, of_file = model_manifest(model), manifest_path(path)
-    if not (Path(model).is_dir() and of_model.exists() and of_file.exists()): return False
-    trained = json.loads(of_model.read_text())
-    begun = json.loads(of_file.read_text())
-    if trained.get("status") == "running": return False    # until it is done there is no other model
-    return datetime.fromisoformat(trained["updated"]) > datetime.fromisoformat(begun["started"])
+def digest(path) -> str | None:
+    "The digest of a file's content, or of a model folder's: configuration, tokenizer and weights. None: it is neither."
+    path = Path(path)
+    if path.is_file(): return _digest(path)
+    if not (path/"config.json").is_file(): return None
+    found = {file for part in _PARTS for file in path.glob(part)}
+    with ThreadPoolExecutor() as pool: parts = [*pool.map(_digest, sorted(found))]
+    return hashlib.sha256("".join(parts).encode()).hexdigest()
+
+def _digest(file: Path) -> str:
+    try:
+        with open(file, "rb") as content: return hashlib.file_digest(content, "sha256").hexdigest()
+    except OSError as e: raise AgentArkError(f"cannot read {file}: {e.strerror}") from None
+
+def digests(names) -> dict[str, str]:
+    "The digests of those names that are files or model folders."
+    return {name: found for name in names if (found := digest(name))}
+
+def changed(before: dict, now: dict) -> list[str]:
+    "What has another digest now than before; what only one of them knows has not changed."
+    return [name for name in now if before.get(name, now[name]) != now[name]]
+
+# %% ../../nbs/00_core/02_store.ipynb #0262b5cb
+def refuse_input(path, *inputs: str | Path | None):
+    "Raise `AgentArkError` where an output is one of the files or folders that it is made from."
+    for given in filter(None, inputs):
+        if Path(path).resolve() == Path(given).resolve():
+            raise AgentArkError(f"{path} is the input; choose another --output_path")
 
 # %% ../../nbs/00_core/02_store.ipynb #3e0ea6a6
 def _locked(path: Path):
@@ -195,9 +216,7 @@ def _check_config(path: Path, config: dict):
     if not path.stat().st_size: return   # nothing in it yet: a run that never got going binds nobody
     meta = manifest_path(path)
     if not meta.exists():
-        raise AgentArkError(
-            f"{path} exists but has no {meta.name} to resume from; move it away or pass --overwrite"
-        )
+        raise AgentArkError(f"{path} exists but has no {meta.name}: nothing says what it is; move it away")
     old = read_manifest(meta)["config"]
     differ = [key for key in sorted({*old, *config}) if old.get(key) != config.get(key)]
     if not differ: return
@@ -208,19 +227,19 @@ def _check_config(path: Path, config: dict):
     )
 
 # %% ../../nbs/00_core/02_store.ipynb #0bbcdd48
-def _recovered(file, path: Path, keep: Callable) -> tuple:
-    "The file without a torn last line, failed and outdated records; and the ids of those that stay."
+def _recovered(file, path: Path) -> tuple:
+    "The file without a torn last line and failed records; and the records that stay."
     data = path.read_bytes()
     whole = data.rfind(b"\n") + 1
     if whole < len(data):
         warnings.warn(f"{path}: dropped a last line cut off by a crash; its question is redone", stacklevel=2)
         file.truncate(whole)
     records = list(read_jsonl(path))
-    good = [record for record in records if not record.get("error") and keep(record)]
-    if len(good) < len(records):
-        old, file = file, _replaced(path, good)
+    finished = [record for record in records if not record.get("error")]
+    if len(finished) < len(records):
+        old, file = file, _replaced(path, finished)
         old.close()
-    return file, {record["id"] for record in good}
+    return file, finished
 
 # %% ../../nbs/00_core/02_store.ipynb #0b7e8ce0
 class Store:
@@ -228,25 +247,40 @@ class Store:
     def __init__(self,
                  path,                    # the `.jsonl` file
                  config: dict,            # what decides the content; compared on resume
-                 overwrite: bool=False,   # start anew instead of resuming
+                 overwrite: bool=False,   # start anew instead of resuming: the first finished record replaces what is there
                  keep: Callable[[dict], bool]=lambda record: True,   # is a finished record still up to date?
+                 made_from: dict | None=None,   # `digests` of models: where one has changed, all is made anew
                 ):
         self.path = Path(path)
         self.config = json.loads(json.dumps(config))
-        self.overwrite = overwrite
+        self.made_from = made_from or {}
         self.meta_path = manifest_path(self.path)
         make_folder(self.path.parent)
         self._file = _locked(self.path)
         try:
-            if overwrite:
-                self._file.truncate(0)
-                self.meta_path.unlink(missing_ok=True)
-            _check_config(self.path, self.config)
-            self._file, self.done = _recovered(self._file, self.path, keep)   # ids of finished records
-            self._note("running", resumed_with=len(self.done))
+            self.overwrite = self._starts_anew(overwrite)
+            self.done: set[str] = set()            # ids of finished records
+            self._next: list[dict] | None = []     # what the first finished record comes with; None: that is there
+            if not self.overwrite: self._resume(keep)
         except BaseException:
             self._file.close()
             raise
+
+    def _resume(self, keep: Callable):
+        _check_config(self.path, self.config)
+        self._file, found = _recovered(self._file, self.path)
+        good = [*filter(keep, found)]
+        self.done = {record["id"] for record in good}
+        self._next = None if len(good) == len(found) else good
+        self._note("running", resumed_with=len(self.done))
+
+    def _starts_anew(self, asked: bool) -> bool:
+        "Are there records to be replaced? Only those of a run with a manifest are."
+        if not (self.path.stat().st_size and self.meta_path.exists()): return False
+        if asked: return True
+        other = changed(read_manifest(self.meta_path).get("made_from", {}), self.made_from)
+        if other: print(f"{other[0]} has changed since {self.path} was begun: all of it is made again")
+        return bool(other)
 
     def append(self, record: dict):
         """Write one record at once, unbuffered; a full disk is an `AgentArkError` and loses nothing that was written.
@@ -254,19 +288,42 @@ class Store:
         Raises `ValueError` for a record that is already there.
         """
         if record["id"] in self.done: raise ValueError(f"{self.path}: record {record['id']} is already there")
+        failed = bool(record.get("error"))
+        if self._next is None: self._write(record)
+        else:
+            self._next.append(record)
+            if not failed: self._replace(self._next)
+        if not failed: self.done.add(record["id"])
+
+    def _write(self, record: dict):
         end = self._file.seek(0, os.SEEK_END)
         try: _write(self._file, dumps(record))
         except OSError as e:
             with contextlib.suppress(OSError): self._file.truncate(end)   # or else the torn line is dropped on resume
             raise _no_room(self.path, e) from None
-        if not record.get("error"): self.done.add(record["id"])
+
+    def _replace(self, records: list[dict]):
+        "The first records take the place of those that are out of date."
+        old, self._file = self._file, _replaced(self.path, records)
+        old.close()
+        self._next = None
+        if self.overwrite: self.meta_path.unlink(missing_ok=True)
+        self._note("running", resumed_with=len(self.done))
+
+    def settle(self):
+        "Drop what is out of date, also where nothing new has come."
+        if self._next is not None and not self.overwrite: self._replace(self._next)
 
     def close(self, **totals):
         "Finish the manifest with the run's totals and release the file."
+        self.settle()
         self._note("finished", records=len(self.done), **totals)
         self._file.close()
 
-    def _note(self, status: str, **more): write_manifest(self.path, self.config, status=status, **more)
+    def _note(self, status: str, **more):
+        if self.overwrite and self._next is not None: return   # the manifest is still that of the old records
+        if self.made_from: more["made_from"] = self.made_from
+        write_manifest(self.path, self.config, status=status, **more)
 
     def __enter__(self): return self
 
@@ -284,6 +341,7 @@ class Store:
 def _how_to_go_on(store: Store) -> str:
     "What an interrupt says."
     again = "the same command, without --overwrite," if store.overwrite else "the same command"
+    if store.overwrite and store._next is not None: return f"nothing is finished yet, and what {store.path} held is there"
     return f"{len(store.done)} finished records are saved in {store.path}; {again} goes on from there"
 
 # %% ../../nbs/00_core/02_store.ipynb #61867c2c
