@@ -158,9 +158,12 @@ def digest(path) -> str | None:
     return hashlib.sha256("".join(parts).encode()).hexdigest()
 
 def _digest(file: Path) -> str:
-    try:
-        with open(file, "rb") as content: return hashlib.file_digest(content, "sha256").hexdigest()
+    try: return _digest_at(file.resolve(), file.stat().st_mtime_ns, file.stat().st_size)
     except OSError as e: raise AgentArkError(f"cannot read {file}: {e.strerror}") from None
+
+@cache
+def _digest_at(file: Path, *written) -> str:
+    with open(file, "rb") as content: return hashlib.file_digest(content, "sha256").hexdigest()
 
 def digests(names) -> dict[str, str]:
     "The digests of those names that are files or model folders."
