@@ -69,8 +69,11 @@ class Steps(Serving):
         if self.steps == ["given"]: return _convert(self, path)
         records = {r.id: r for r in _chosen(self)}
         def keep(r): return r["id"] in records and r["of"] == _fingerprint(records[r["id"]])
-        with Store(path, self.identity(), self.overwrite, keep=keep) as store:
+        models = self.digests([self.model] if self.model else [])
+        with Store(path, self.identity(), self.overwrite, keep, models) as store:
             failed, used = _label(self, [r for r in records.values() if r.id not in store.done], store)
+            if failed and not store.done: raise model_failed("model", failed)   # whatever was there stays
+            store.settle()
             found = summary(_in_order(path, list(records)))
             store.close(**found, failed=len(failed), **vars(used))
         _report(found, used, path)

@@ -219,11 +219,11 @@ def _by_models(stage: Traces, path: Path) -> Iterator[tuple[list[Trace], Counter
     def keep(r): return r["id"] in records and r["of"] == _fingerprint(records[r["id"]])
     config = {k: v for k, v in stage.identity().items() if k not in ("as_many_as", "seed")}
     asked = path.with_name(f"{path.stem}_asked.jsonl")
-    with Store(asked, config, stage.overwrite, keep=keep) as store:
+    models = [name for name in (stage.rewriter, stage.selector) if name]
+    with Store(asked, config, stage.overwrite, keep, stage.digests(models)) as store:
         todo = [r for r in records.values() if r.id not in store.done]
         failed, used = [], {}
         if todo:
-            models = [name for name in (stage.rewriter, stage.selector) if name]
             scheduler = stage.open_scheduler(models, stage.max_live)
             try: failed = run_async(store_all(todo, asking(stage), scheduler, store, "traces"))
             finally: scheduler.close()

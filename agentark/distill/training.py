@@ -313,7 +313,8 @@ class Training(Stage):
         try: return _run(self, Path(self.output_dir))
         except AgentArkError:
             if is_main(): raise
-            raise SystemExit(1) from None   # the main process has the same error and says it
+            time.sleep(3)   # the main process has the same error and says it, before the launcher ends all
+            raise SystemExit(1) from None
 
 # %% ../../nbs/07_distill/00_training.ipynb #431229d0
 MADE = (   # what trainings write into their folder

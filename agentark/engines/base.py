@@ -122,7 +122,7 @@ def open_tokenizer(
 ):
     "The tokenizer of a model, which knows how its chats are written; a warning where it has no chat template."
     from transformers import AutoTokenizer
-    tokenizer = AutoTokenizer.from_pretrained(path)
+    tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     if not apply_chat_template: tokenizer.chat_template = None
     elif getattr(tokenizer, "chat_template", "") is None: tokenizer.chat_template = _template_beside(path)
     if apply_chat_template and not has_template(tokenizer):
