@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['read_jsonl', 'dumps', 'finite', 'write_jsonl', 'written', 'write_text', 'provenance', 'manifest_path',
-           'write_manifest', 'read_manifest', 'model_manifest', 'digest', 'digests', 'changed', 'refuse_input', 'Store',
-           'to_parquet']
+           'write_manifest', 'read_manifest', 'model_manifest', 'digest', 'digests', 'changed', 'refuse_input',
+           'refuse_foreign', 'Store', 'to_parquet']
 
 # %% ../../nbs/00_core/02_store.ipynb #09eb1216
 import contextlib
@@ -146,7 +146,9 @@ def model_manifest(folder) -> Path:
     inside, beside = manifest_path(Path(folder)/"training"), manifest_path(folder)
     return beside if beside.exists() and not inside.exists() else inside
 
-_PARTS = ("config.json", "generation_config.json", "prm.json", "*token*.json", "*.safetensors", "*.bin", "*.jinja", "*.model")
+_PARTS = """
+    config.json generation_config.json prm.json *token*.json *.safetensors *.bin *.jinja *.model
+""".split()
 
 def digest(path) -> str | None:
     "The digest of a file's content, or of a model folder's: configuration, tokenizer and weights. None: it is neither."
@@ -179,6 +181,14 @@ def refuse_input(path, *inputs: str | Path | None):
     for given in filter(None, inputs):
         if Path(path).resolve() == Path(given).resolve():
             raise AgentArkError(f"{path} is the input; choose another --output_path")
+
+
+def refuse_foreign(path):
+    "Raise `AgentArkError` where a file is there that no run wrote: it has no manifest."
+    path = Path(path)
+    if path.exists() and path.stat().st_size and not manifest_path(path).exists(): raise AgentArkError(
+        f"{path} exists but has no {manifest_path(path).name}: nothing says what it is; move it away"
+    )
 
 # %% ../../nbs/00_core/02_store.ipynb #3e0ea6a6
 def _locked(path: Path):
@@ -217,10 +227,8 @@ def _replaced(path: Path, records: list[dict]):
 def _check_config(path: Path, config: dict):
     "Raise `AgentArkError` if the file at `path` was made with another configuration."
     if not path.stat().st_size: return   # nothing in it yet: a run that never got going binds nobody
-    meta = manifest_path(path)
-    if not meta.exists():
-        raise AgentArkError(f"{path} exists but has no {meta.name}: nothing says what it is; move it away")
-    old = read_manifest(meta)["config"]
+    refuse_foreign(path)
+    old = read_manifest(manifest_path(path))["config"]
     differ = [key for key in sorted({*old, *config}) if old.get(key) != config.get(key)]
     if not differ: return
     changes = "; ".join(f"{key} {old.get(key)!r} -> {config.get(key)!r}" for key in differ)
@@ -250,7 +258,7 @@ class Store:
     def __init__(self,
                  path,                    # the `.jsonl` file
                  config: dict,            # what decides the content; compared on resume
-                 overwrite: bool=False,   # start anew instead of resuming: the first finished record replaces what is there
+                 overwrite: bool=False,   # start anew: the first finished record replaces what is there
                  keep: Callable[[dict], bool]=lambda record: True,   # is a finished record still up to date?
                  made_from: dict | None=None,   # `digests` of models: where one has changed, all is made anew
                 ):

@@ -50,7 +50,8 @@ def load_student(
         try: model = load_whole(kind, folder, **wanted)
         except (ImportError, ValueError) as e:
             if attn_implementation is None: raise
-            raise AgentArkError(f"--attn_implementation {attn_implementation}: {e} Leave it out for the default") from None
+            wanted = f"--attn_implementation {attn_implementation}"
+            raise AgentArkError(f"{wanted}: {e} Leave it out for the default") from None
     for name in unseen_weights(model): model.get_parameter(name).requires_grad_(False)
     _mend_generation_config(model)
     return model, tokenizer

@@ -362,7 +362,9 @@ def _undo(out: Path):
     shutil.rmtree(out/PART, ignore_errors=True)
     if last_checkpoint(out): return
     if manifest_path(out/"training").exists():   # or it had not begun
-        for path in [path for name in MODEL for path in out.glob(name)]: shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for path in [path for name in MODEL for path in out.glob(name)]:
+            if path.is_dir(): shutil.rmtree(path)
+            else: path.unlink()
     manifest_path(out/"training").unlink(missing_ok=True)
     put_back(out)
 

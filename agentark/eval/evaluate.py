@@ -220,7 +220,7 @@ def told_apart(names: list[str]) -> dict[str, str]:
     return {name: short.get(name, name) for name in names}
 
 def _generate(stage: Eval, folder: Path) -> Iterator[tuple[Path, set[str]]]:
-    "The inference file of every model on every dataset, resumed where it is there already, and the ids of what is asked."
+    "The inference file of every model on every dataset, resumed where it is there, and the ids of what is asked."
     serving = {f.name: getattr(stage, f.name) for f in fields(Serving)}
     data, models = told_apart(stage.dataset_name), told_apart(stage.model_name_or_path)
     for dataset, model in itertools.product(data, models):
