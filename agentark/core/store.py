@@ -352,7 +352,8 @@ class Store:
 def _how_to_go_on(store: Store) -> str:
     "What an interrupt says."
     again = "the same command, without --overwrite," if store.overwrite else "the same command"
-    if store.overwrite and store._next is not None: return f"nothing is finished yet, and what {store.path} held is there"
+    nothing = store.overwrite and store._next is not None
+    if nothing: return f"nothing is finished yet, and what {store.path} held is there"
     return f"{len(store.done)} finished records are saved in {store.path}; {again} goes on from there"
 
 # %% ../../nbs/00_core/02_store.ipynb #61867c2c
