@@ -1,4 +1,4 @@
-"Every field of a record with a value of every wrong type, through every stage that reads records: one line, no traceback."
+"Every field of a record with every wrong type, through every stage that reads records: one line, no traceback."
 import contextlib
 import io
 import warnings
