@@ -16,11 +16,7 @@ MOVED = {    # modules that the scripts name, and where they are now
     "/nbs/experiments": "/nbs/12_experiments",
     "from agentark.core.equality import": "from agentark.grading.equality import",
 }
-OPEN = {     # not mended yet
-    "loss-sft-overwrite", "loss-infer-overwrite", "stale-gold", "stale-traces", "stale-eval-n", "ckpt-disk",
-    "escape-show", "surrogate-show", "poison-batch", "yaml-twice", "weights-missing", "eval-read-only", "html-full",
-    "yaml-key",
-}
+OPEN = {"yaml-twice", "yaml-key"}     # not mended yet
 
 def test_there_are_scenarios():
     if not SCENARIOS: pytest.skip(f"there is no {CASES.name} beside this checkout")

@@ -1,5 +1,6 @@
 """Nothing is lost: runs killed with SIGKILL, torn files, failed records; and the same results whatever the batch."""
 import json
+import os
 import random
 import shutil
 import signal
@@ -8,7 +9,8 @@ import time
 from pathlib import Path
 import pytest
 from conftest import AGENTARK, ROOT
-from agentark.core.store import Store, write_manifest
+from safetensors.torch import load_file, save_file
+from agentark.core.store import Store
 from agentark.engines.models import resolve
 from agentark.eval.metrics import read_results
 
@@ -236,18 +238,19 @@ def test_two_writers(agentark, tmp_path):
     agentark(*args, check=True)
 
 @pytest.mark.slow
-def test_a_model_trained_anew_is_asked_anew(agentark, tmp_path):
+def test_an_exchanged_model_is_asked_anew(agentark, tmp_path):
     model, path = tmp_path/"model_0.1", tmp_path/"run.jsonl"
     shutil.copytree(resolve("tiny-random"), model)
-    write_manifest(model, {})
+    weights = model/"model.safetensors"
     args = ["infer", "--method_name", "cot", "--model_name", model, "--model_max_tokens", 8, "--max_samples", 3]
     def ask(): return agentark(*args, *TASK, "--output_path", path, check=True).stdout
 
     assert "wrote 3 trajectories" in ask()
     assert "nothing to do" in ask()
-    time.sleep(1.1)   # manifests have seconds
-    write_manifest(model, {})
-    time.sleep(1.1)
-    assert "was trained anew" in ask()
+    os.utime(weights, (2e9, 2e9))   # a clock that is ahead changes nothing
+    assert "nothing to do" in ask()
+    tensors = load_file(weights)
+    save_file({name: x/2 for name, x in tensors.items()}, weights, metadata={"format": "pt"})
+    assert "has changed since" in ask()
     assert lines(path) == 3
     assert "nothing to do" in ask()

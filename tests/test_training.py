@@ -159,7 +159,7 @@ def test_killed_and_resumed_is_uninterrupted(make, world, tmp_path):
     assert last_checkpoint(out) is None
 
     assert run(stage, "in_checkpoint_6", world) == -signal.SIGKILL
-    assert list((out/"checkpoint-6").glob("*model.safetensors"))   # begun, but not complete:
+    assert list((out/".part"/"checkpoint-6").glob("*model.safetensors"))   # begun, but not complete:
     assert Path(last_checkpoint(out)).name == "checkpoint-3"
 
     assert run(stage, "at_step_8", world) == -signal.SIGKILL

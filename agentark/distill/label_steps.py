@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal, get_args
 from ..core.config import AgentArkError, neutral, run_async, unknown
 from ..core.records import Labelled, Usage, stable_hash
-from ..core.store import Store, read_jsonl, write_jsonl, write_manifest
+from ..core.store import Store, read_jsonl, refuse_foreign, refuse_input, write_jsonl, write_manifest
 from .given import given
 from .selection import final_solutions
 from .standalone import alone
@@ -69,8 +69,11 @@ class Steps(Serving):
         if self.steps == ["given"]: return _convert(self, path)
         records = {r.id: r for r in _chosen(self)}
         def keep(r): return r["id"] in records and r["of"] == _fingerprint(records[r["id"]])
-        with Store(path, self.identity(), self.overwrite, keep=keep) as store:
+        models = self.digests([self.model] if self.model else [])
+        with Store(path, self.identity(), self.overwrite, keep, models) as store:
             failed, used = _label(self, [r for r in records.values() if r.id not in store.done], store)
+            if failed and not store.done: raise model_failed("model", failed)   # whatever was there stays
+            store.settle()
             found = summary(_in_order(path, list(records)))
             store.close(**found, failed=len(failed), **vars(used))
         _report(found, used, path)
@@ -146,7 +149,7 @@ def _path(stage: Steps) -> Path:
     source = Path(stage.input)
     name = source.name.removesuffix(source.suffix).removesuffix("_labeled")
     path = Path(stage.output_path or source.with_name(f"{name}_steps.jsonl"))
-    if path.resolve() == source.resolve(): raise AgentArkError(f"{path} is the input; choose another --output_path")
+    refuse_input(path, source)
     return path
 
 def _chosen(stage: Steps) -> Iterator[Labelled]:
@@ -205,6 +208,7 @@ def _label(stage: Steps, todo: list[Labelled], store: Store) -> tuple[list[str],
 
 def _convert(stage: Steps, path: Path) -> Path:
     "A published file as a labelled one."
+    refuse_foreign(path)
     records = given(stage.input, stage.split, stage.data_dir, stage.after_error)
     write_jsonl(path, [r.to_dict() for r in records])
     found = summary(records)

@@ -21,6 +21,7 @@ from ..core.records import stable_id
 from .step_loss import Order, by_length, counts, step_batch, step_logits, step_loss, step_scores
 from .training import is_main, processes, wait_for_all
 from ..engines.base import open_tokenizer
+from ..engines.models import load_whole
 
 # %% ../../nbs/07_distill/16_step_trainer.ipynb #b14f0c4e
 def load_prm(
@@ -30,12 +31,12 @@ def load_prm(
     settings: dict | None = None,  # of its chat template
 ):
     "A model with two outputs a token, wrong and right, in float32, and its tokenizer."
-    config = AutoConfig.from_pretrained(folder)
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     config.num_labels, config.classifier_dropout = 2, dropout
     config.id2label, config.label2id = {0: "wrong", 1: "right"}, {"wrong": 0, "right": 1}
     torch.manual_seed(seed)
-    load = AutoModelForTokenClassification.from_pretrained
-    try: model = load(folder, config=config, dtype=torch.float32)
+    head = () if (Path(folder)/"prm.json").exists() else ("score.", "classifier.")   # a student has none yet
+    try: model = load_whole(AutoModelForTokenClassification, folder, head, config=config, dtype=torch.float32)
     except ValueError: raise AgentArkError(
         f"{folder}: transformers has no token classification for {config.model_type}; "
         "begin the reward model with a text model such as Qwen3, Llama, Gemma or Mistral"

@@ -15,7 +15,7 @@ from pathlib import Path
 from ..core.config import AgentArkError
 from .training import is_main
 from ..engines.base import open_tokenizer
-from ..engines.models import auto_class, is_vision
+from ..engines.models import auto_class, is_vision, load_whole, loading
 
 # %% ../../nbs/07_distill/01_students.ipynb #6af1d89a
 def language_part(model) -> str:
@@ -43,15 +43,18 @@ def load_student(
     """
     import torch
     from transformers import AutoConfig
-    kind = auto_class(AutoConfig.from_pretrained(folder))
     wanted = dict(dtype=dtype or torch.float32, attn_implementation=attn_implementation)
-    try: model = kind.from_pretrained(folder, **wanted)
-    except (ImportError, ValueError) as e:
-        if attn_implementation is None: raise
-        raise AgentArkError(f"--attn_implementation {attn_implementation}: {e} Leave it out for the default") from None
+    with loading(folder):
+        tokenizer = open_tokenizer(folder, settings=settings)
+        kind = auto_class(AutoConfig.from_pretrained(folder, trust_remote_code=False))
+        try: model = load_whole(kind, folder, **wanted)
+        except (ImportError, ValueError) as e:
+            if attn_implementation is None: raise
+            wanted = f"--attn_implementation {attn_implementation}"
+            raise AgentArkError(f"{wanted}: {e} Leave it out for the default") from None
     for name in unseen_weights(model): model.get_parameter(name).requires_grad_(False)
     _mend_generation_config(model)
-    return model, open_tokenizer(folder, settings=settings)
+    return model, tokenizer
 
 def _mend_generation_config(model):
     "Some hub folders set a temperature without sampling; transformers reads that, and refuses to save it."

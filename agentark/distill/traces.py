@@ -15,7 +15,15 @@ from pathlib import Path
 from typing import Literal
 from ..core.config import AgentArkError, neutral, run_async
 from ..core.records import Labelled, Solution, Trace, stable_hash
-from ..core.store import Store, manifest_path, read_jsonl, write_jsonl, write_manifest
+from agentark.core.store import (
+    Store,
+    manifest_path,
+    read_jsonl,
+    refuse_foreign,
+    refuse_input,
+    write_jsonl,
+    write_manifest,
+)
 from agentark.distill.selection import (
     DISTANCES,
     farthest_first,
@@ -56,7 +64,8 @@ class Traces(Serving):
         given = Path(self.input)
         name = given.stem.removesuffix("_labeled")
         path = Path(self.output_path or given.with_name(f"{name}_traces.jsonl"))
-        if path.resolve() == given.resolve(): raise AgentArkError(f"{path} is the input; choose another --output_path")
+        refuse_input(path, given, self.as_many_as)
+        refuse_foreign(path)
         chosen = _by_models(self, path) if self.rewriter or self.selector else _by_rules(self)
         found, count = [], Counter()
         for traces, counted in chosen:
@@ -219,15 +228,16 @@ def _by_models(stage: Traces, path: Path) -> Iterator[tuple[list[Trace], Counter
     def keep(r): return r["id"] in records and r["of"] == _fingerprint(records[r["id"]])
     config = {k: v for k, v in stage.identity().items() if k not in ("as_many_as", "seed")}
     asked = path.with_name(f"{path.stem}_asked.jsonl")
-    with Store(asked, config, stage.overwrite, keep=keep) as store:
+    models = [name for name in (stage.rewriter, stage.selector) if name]
+    with Store(asked, config, stage.overwrite, keep, stage.digests(models)) as store:
         todo = [r for r in records.values() if r.id not in store.done]
         failed, used = [], {}
         if todo:
-            models = [name for name in (stage.rewriter, stage.selector) if name]
             scheduler = stage.open_scheduler(models, stage.max_live)
             try: failed = run_async(store_all(todo, asking(stage), scheduler, store, "traces"))
             finally: scheduler.close()
             used = vars(scheduler.usage)
+        if failed and not store.done: raise model_failed("rewriter or selector", failed)   # what was there stays
         store.close(failed=len(failed), **used)
     if failed: raise model_failed("rewriter or selector", failed)
     chosen = {r["id"]: r for r in read_jsonl(asked)}

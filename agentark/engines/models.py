@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CHAT_TEMPLATE', 'LAB', 'EMBEDDED', 'model_folder', 'quietly', 'prepare', 'resolve', 'default_max_tokens', 'is_vision',
-           'auto_class', 'context_length', 'list_models']
+           'auto_class', 'context_length', 'loading', 'load_whole', 'list_models']
 
 # %% ../../nbs/04_engines/02_models.ipynb #a1c40b21
 import contextlib
@@ -17,6 +17,7 @@ import tempfile
 from pathlib import Path
 import agentark
 from ..core.config import AgentArkError, cache_dir, make_folder, unknown
+from ..core.store import model_manifest, read_manifest
 
 # %% ../../nbs/04_engines/02_models.ipynb #582eb38c
 def _smollm2(folder: Path):
@@ -144,7 +145,7 @@ def resolve(name: str) -> str:
     "What transformers can load for this model name, a folder or a hub id. Raises `AgentArkError` if it is neither."
     if name in EMBEDDED: return str(prepare(name))
     if Path(name).is_dir():
-        if (Path(name)/"config.json").exists(): return name
+        if (Path(name)/"config.json").exists(): return _finished(name)
         raise AgentArkError(
             f"{name} is a folder without config.json, not a model; "
             "a stopped training resumes with the command that started it"
@@ -153,6 +154,12 @@ def resolve(name: str) -> str:
         raise AgentArkError(f"no such model folder: {name}")
     if "/" in name: return name
     raise unknown("model", name, [*EMBEDDED, "scripted"], "(or a folder, or a hub id such as Qwen/Qwen3-0.6B)")
+
+def _finished(folder: str) -> str:
+    "The folder, unless a training has not finished with it."
+    meta = model_manifest(folder)
+    if not meta.exists() or read_manifest(meta).get("status") != "running": return folder
+    raise AgentArkError(f"the model in {folder} is not trained to its end; the command that started it goes on")
 
 # %% ../../nbs/04_engines/02_models.ipynb #725bea21
 def default_max_tokens(name: str) -> int:
@@ -173,6 +180,30 @@ def auto_class(config):
 def context_length(config) -> int:
     "How many tokens of text a model takes; a million where it says nothing, as state-space models do."
     return getattr(config.get_text_config(), "max_position_embeddings", None) or 2**20
+
+# %% ../../nbs/04_engines/02_models.ipynb #ccbbbffa
+@contextlib.contextmanager
+def loading(name: str):
+    "While transformers loads a model: all that it raises is a line about the model."
+    try: yield
+    except AgentArkError: raise
+    except Exception as e:   # each tokenizer and format has its own errors
+        said = " ".join(str(e).split()) or type(e).__name__
+        raise AgentArkError(f"cannot load model {name}: {said[:200]}") from None
+
+def load_whole(
+    kind,                        # a class of transformers with `from_pretrained`
+    path: str,                   # a model folder or hub id
+    new: tuple[str, ...] = (),   # how the names of parameters begin that may be new, such as a head's
+    **options,
+):
+    "The model, none of whose weights are made up; `AgentArkError` where one is missing."
+    model, info = kind.from_pretrained(path, trust_remote_code=False, output_loading_info=True, **options)
+    missing = sorted(name for name in info["missing_keys"] if not name.startswith(new))
+    if not missing: return model
+    raise AgentArkError(
+        f"cannot load model {path}: {len(missing)} of its weights are missing, the first is {missing[0]}; copy it again"
+    )
 
 # %% ../../nbs/04_engines/02_models.ipynb #f686c654
 def list_models() -> list[dict]:

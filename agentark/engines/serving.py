@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Literal
 import yaml
 from ..core.config import AgentArkError, cache_dir, neutral, progress
+from ..core.store import digests
 from .base import Engine, EngineGroup, Templating
 from .cache import open_cached
-from .models import quietly, resolve
+from .models import EMBEDDED, quietly, resolve
 from .scheduler import Scheduler
 from .scripted import Scripted, calculator
 
@@ -123,6 +124,11 @@ class Serving(ServingOptions):
         later = ("chat_template_kwargs", "extra_body", "show_thinking")   # older files do not know them
         unset = [name for name in later if not getattr(self, name, None)]
         return {name: value for name, value in super().identity().items() if name not in unset}
+
+    def digests(self, names: list[str]) -> dict[str, str]:
+        "The digests of those of the models that are folders here; what a server has, nobody can see."
+        if self.base_url or self.use_modal_batch: return {}
+        return digests(name for name in names if name not in EMBEDDED)
 
     def open_engine(self, name: str) -> Engine:
         "The engine for a model: `scripted` (no model), an embedded model, a folder, or a hub id."

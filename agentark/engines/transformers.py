@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['MALLOPT', 'NOISY', 'GrowingLayer', 'new_cache', 'grouped_attention', 'sees_all', 'parameters', 'last_logits',
            'shared_prefix', 'prefill', 'pick', 'Row', 'allowed', 'constrain', 'prefill_rows', 'uniform', 'generate',
-           'keep_heap', 'cpu_home', 'group_attention', 'load', 'end_tokens', 'prompt_of', 'overflow', 'row_of',
-           'reply_of', 'TransformersEngine']
+           'keep_heap', 'cpu_home', 'group_attention', 'load', 'end_tokens', 'out_of_memory', 'prompt_of', 'overflow',
+           'row_of', 'reply_of', 'TransformersEngine']
 
 # %% ../../nbs/04_engines/03_transformers.ipynb #1835a84b
 import asyncio
@@ -37,7 +37,7 @@ from agentark.engines.base import (
     open_tokenizer,
     reply_text,
 )
-from .models import auto_class, context_length
+from .models import auto_class, context_length, load_whole, loading
 
 # %% ../../nbs/04_engines/03_transformers.ipynb #d48e2452
 class GrowingLayer(DynamicLayer):
@@ -198,8 +198,14 @@ class Row:
         self.temperature = temperature
         self.choices = choices
         self.stopped = stopped
-        self.generator = torch.Generator().manual_seed(seed)
-        self.ids = []                    # of the reply so far
+        self.seed = seed
+        self.error: Exception | None = None   # why there is no reply
+        self.restart()
+
+    def restart(self):
+        "Forget the reply."
+        self.generator = torch.Generator().manual_seed(self.seed)
+        self.ids: list[int] = []         # of the reply so far
         self.finish: str | None = None   # `stop` or `length` when it is done
 
     def add(self, token: int, ends: set):
@@ -305,8 +311,8 @@ async def load(path: str, device: str, apply_chat_template: bool=True, settings:
     "Tokenizer and model of a folder or hub id; a coroutine, so that it runs in the engine's thread."
     tokenizer = open_tokenizer(path, apply_chat_template, settings)
     on_cpu = device == "cpu"
-    kind = auto_class(AutoConfig.from_pretrained(path))
-    model = kind.from_pretrained(path, dtype=torch.float32 if on_cpu else torch.bfloat16)
+    kind = auto_class(AutoConfig.from_pretrained(path, trust_remote_code=False))
+    model = load_whole(kind, path, dtype=torch.float32 if on_cpu else torch.bfloat16)
     if on_cpu: group_attention(model)
     return tokenizer, model.to(device).eval()
 
@@ -317,6 +323,11 @@ def end_tokens(model, tokenizer) -> set[int]:
     return {*ends, tokenizer.eos_token_id} - {None}
 
 # %% ../../nbs/04_engines/03_transformers.ipynb #250a14e5
+def out_of_memory(e: BaseException) -> bool:
+    "Does an error say that the memory of the GPU or of the machine does not do?"
+    if isinstance(e, (torch.OutOfMemoryError, MemoryError)): return True
+    return any(sign in str(e) for sign in ("not enough memory", "out of memory", "can't allocate memory"))
+
 def prompt_of(request: Request, tokenizer) -> Prompt | EngineError:
     "The prompt of a request, or why there is none; a choice is made without thoughts."
     chat = request.messages
@@ -325,6 +336,8 @@ def prompt_of(request: Request, tokenizer) -> Prompt | EngineError:
         if not (prompt.opened and request.sampling.choices): return prompt
         return chat_prompt(tokenizer, [*chat, {"role": "assistant", "content": ""}])
     except EngineError as e: return e
+    except Exception as e:   # a tokenizer raises what it likes, at half a character for instance
+        return EngineError(f"the model's tokenizer cannot read this chat ({type(e).__name__}: {str(e)[:100]})")
 
 def overflow(n: int, name: str, most: int) -> ContextOverflow:
     "The error of a prompt of `n` tokens for a model that takes fewer."
@@ -379,10 +392,12 @@ class TransformersEngine(Engine):
         self.home = cpu_home() if on_cpu else Loop()
         self.max_batch = max_batch or (96 if on_cpu else 256)
         self.name = name or str(path)
-        try: self.tokenizer, self.model = self.home.call(load(path, self.device, apply_chat_template, template))
-        except (OSError, ValueError) as e:
+        try:
+            with loading(self.name):
+                self.tokenizer, self.model = self.home.call(load(path, self.device, apply_chat_template, template))
+        except AgentArkError:
             self.close()
-            raise AgentArkError(f"cannot load model {self.name}: {str(e).splitlines()[0][:200]}") from None
+            raise
         self.context_length = context_length(self.model.config)
         self.ends = end_tokens(self.model, self.tokenizer)
         self.pad = self.tokenizer.pad_token_id or 0
@@ -400,11 +415,23 @@ class TransformersEngine(Engine):
         prompts = [prompt_of(r, self.tokenizer) for r in requests]
         out = [self._row(r, prompt) for r, prompt in zip(requests, prompts)]
         rows = sorted((r for r in out if isinstance(r, Row)), key=lambda r: len(r.prompt))
-        for i in range(0, len(rows), self.max_batch):
-            if not stop(): generate(self.model, rows[i:i + self.max_batch], self.ends, self.pad, stop)
+        for i in range(0, len(rows), self.max_batch): self._fill(rows[i:i + self.max_batch], stop)
         for i, row in enumerate(out):
-            if isinstance(row, Row): out[i] = reply_of(row, requests[i], self.tokenizer, prompts[i])
+            if isinstance(row, Row): out[i] = row.error or reply_of(row, requests[i], self.tokenizer, prompts[i])
         return out
+
+    def _fill(self, rows: list[Row], stop):
+        "Generate a batch; one that does not fit the memory is halved, down to single rows, which then fail alone."
+        if stop(): return
+        try: return generate(self.model, rows, self.ends, self.pad, stop)
+        except (RuntimeError, MemoryError) as e:
+            if not out_of_memory(e): raise
+            said = str(e).split(". ")[0]
+        if self.device != "cpu": torch.cuda.empty_cache()   # outside of the handler, which holds on to the tensors
+        if len(rows) == 1: rows[0].error = EngineError(f"{said}: the chat of {len(rows[0].prompt)} tokens is too long")
+        for row in rows: row.restart()
+        half = len(rows)//2
+        for part in (rows[:half], rows[half:]) if half else (): self._fill(part, stop)
 
     def _row(self, request: Request, prompt: Prompt | EngineError) -> Row | EngineError:
         if isinstance(prompt, EngineError): return prompt

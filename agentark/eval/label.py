@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 from ..core.config import AgentArkError, neutral, run_async
 from ..core.records import Call, Labelled, Solution, Trajectory, Usage
-from ..core.store import Store, read_jsonl, write_jsonl
+from ..core.store import Store, read_jsonl, refuse_input, write_jsonl
 from ..data.trajectories import read_trajectories
 from ..engines.base import Engine, EngineError
 from ..engines.scheduler import Scheduler
@@ -235,8 +235,11 @@ class Label(Serving):
         path = _path(self)
         start = time.perf_counter()
         def keep(r): return r["id"] in ts and _current(r, ts[r["id"]])
-        with Store(path, self.identity(), self.overwrite, keep=keep) as store:
+        judge = self.digests([self.model] if self.model and asks else [])
+        with Store(path, self.identity(), self.overwrite, keep, judge) as store:
             failed, used = _label(self, ts, asks, store)
+            if failed and not store.done: raise model_failed("judge", failed)   # whatever was there stays
+            store.settle()
             records = _in_order(path, list(ts))
             found = {**totals(records, ts), **left, "judge_failed": len(failed)}
             seconds = round(time.perf_counter() - start, 1)
@@ -249,10 +252,8 @@ class Label(Serving):
 def _path(stage: Label) -> Path:
     given = Path(stage.input)
     name = given.stem.removesuffix("_infer")
-    path = given.with_name(f"{name}_labeled.jsonl")
-    if stage.output_path: path = Path(stage.output_path)
-    if path.resolve() == given.resolve():
-        raise AgentArkError(f"{path} is the input; choose another --output_path")
+    path = Path(stage.output_path or given.with_name(f"{name}_labeled.jsonl"))
+    refuse_input(path, given)
     return path
 
 def _in_order(path: Path, ids: list[str]) -> list[dict]:

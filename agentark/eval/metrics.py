@@ -12,8 +12,9 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from ..core.config import AgentArkError, make_folder
+from ..core.config import AgentArkError
 from ..core.records import Trajectory, Usage
+from ..core.store import finite, write_text
 from .statistics import bootstrap, holm, mcnemar, permutation, wilson
 from ..grading.answers import extract, is_correct
 from ..sandbox.sandbox import suspicions
@@ -360,15 +361,12 @@ def write_results(path, # of the JSON file
                   **more,  # whatever else belongs to the evaluation
                  ) -> Path:
     "Write `{results: {name: ...}, comparisons: [...], **more}`."
-    path = Path(path)
-    make_folder(path.parent)
     found = {
         "results": {name: r.to_dict() for name, r in results.items()},
         "comparisons": [c.to_dict() for c in comparisons],
         **more,
     }
-    path.write_text(json.dumps(found, indent=1))
-    return path
+    return write_text(path, json.dumps(finite(found), indent=1))
 
 def read_results(path) -> tuple[dict[str, Result], list[Comparison]]:
     "The results by name and the comparisons of a file; `AgentArkError` for one that holds none."

@@ -10,9 +10,9 @@ import inspect
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from ..core.config import Stage, make_folder, neutral, unknown
+from ..core.config import Stage, neutral, printable, unknown
 from ..core.records import Labelled, Trajectory
-from ..core.store import read_jsonl
+from ..core.store import read_jsonl, write_text
 from ..data.reading import page, transcript
 from ..data.trajectories import read_trajectories
 from ..engines.models import EMBEDDED, list_models, prepare
@@ -133,10 +133,10 @@ class Show(Stage):
         found = [*numbered.values()]
         if self.html: return _write_page(self, found)
         if self.id is None:
-            print(*map(_line, numbered, found), sep="\n")
+            print(printable("\n".join(map(_line, numbered, found))))
             print(f"{len(found)} questions; --id NUMBER prints one, --html page.html draws them")
         else:
-            print("\n\n".join(transcript(t, 160) for t in found))
+            print(printable("\n\n".join(transcript(t, 160) for t in found)))
 
 # %% ../../nbs/11_runs/01_inspect.ipynb #5652df0f
 def _read(path: str) -> list[Trajectory]:
@@ -156,7 +156,6 @@ def _chosen(stage: Show, numbered: dict[int, Trajectory]) -> dict[int, Trajector
 
 def _write_page(stage: Show, found: list[Trajectory]) -> Path:
     path = Path(stage.html)
-    make_folder(path.parent)
-    path.write_text(page(found, Path(stage.input_file).name))
+    write_text(path, page(found, Path(stage.input_file).name))
     print(f"wrote {len(found)} trajectories -> {path}")
     return path
