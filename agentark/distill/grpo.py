@@ -42,7 +42,7 @@ class RewardOptions(Training, Templating):
     min_pass: float = 0.0                 # ... answered right at most as often as this, or
     max_pass: float = 1.0                 # ... at least as often as this
     reward_mode: Mode = "GATED"           # what an answer is paid
-    outcome: Outcome = "gold"             # what counts as right; with no gold answers: what the debates of --prompt_data
+    outcome: Outcome = "gold"             # what counts as right; without gold answers: what debates, in --prompt_data,
                                           # agreed on, or what most of the student's own answers say
     weigh_outcome: bool = False           # consensus, vote: pay as much as the share of all that agreed on it
     verifiable_reward_coef: float = 1.0   # weight of the outcome in VR and PRMVR
