@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Context', 'peers', 'Lesson', 'turn', 'lesson', 'lessons', 'taught_by', 'speaks_of_others']
 
-# %% ../../nbs/07_distill/28_contexts.ipynb #485026e7
+# %% ../../nbs/07_distill/28_contexts.ipynb #ef69ebb7
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Literal, get_args
@@ -19,16 +19,16 @@ from ..eval.label import solutions
 from ..methods.llm_debate import revise
 from ..methods.prompts import solo
 
-# %% ../../nbs/07_distill/28_contexts.ipynb #aebf1fa7
+# %% ../../nbs/07_distill/28_contexts.ipynb #8984b8cc
 Context = Literal["debate", "transcript", "verdict", "copies", "alone", "gold"]
 
-def peers(t: Trajectory, own: Solution, of: Context) -> list[str]:
-    "The texts that stand beside an agent's own solution; raises `AgentArkError` where there are none to show."
-    said = [s for s in solutions(t) if s.id != own.id]
-    together = [s for s in said if s.round == own.round]
+def peers(t: Trajectory, said: list[Solution], own: Solution, of: Context) -> list[str]:
+    "Of all that was `said`, what stands beside an agent's own; raises `AgentArkError` where there is nothing to show."
+    others = [s for s in said if s.id != own.id]
+    together = [s for s in others if s.round == own.round]
     match of:
         case "debate": texts = [s.text for s in together]
-        case "transcript": texts = [s.text for s in said]
+        case "transcript": texts = [s.text for s in others]
         case "verdict": texts = [t.response]
         case "copies": texts = [own.text]*len(together)
         case "alone": return []
@@ -40,7 +40,7 @@ def peers(t: Trajectory, own: Solution, of: Context) -> list[str]:
     )
     return shown
 
-# %% ../../nbs/07_distill/28_contexts.ipynb #25500b27
+# %% ../../nbs/07_distill/28_contexts.ipynb #d41ca23b
 @dataclass(frozen=True)
 class Lesson:
     "A question, and what teachers read with it: one chat an agent."
@@ -70,11 +70,12 @@ def turn(
 def lesson(t: Trajectory, of: Context, round: int = 0, instruction: str = "") -> Lesson | None:
     "What is taught with a record's solutions of a round; None where it has none."
     query = Query(**{f.name: getattr(t, f.name) for f in fields(Query)})
-    own = [s for s in solutions(t) if s.round == round and visible(s.text).strip()]
-    if t.error or not own: return None
-    return Lesson(query, [turn(query, visible(s.text), peers(t, s, of), instruction) for s in own])
+    said = [] if t.error else solutions(t)
+    own = [s for s in said if s.round == round and visible(s.text).strip()]
+    if not own: return None
+    return Lesson(query, [turn(query, visible(s.text), peers(t, said, s, of), instruction) for s in own])
 
-# %% ../../nbs/07_distill/28_contexts.ipynb #98ea1ccc
+# %% ../../nbs/07_distill/28_contexts.ipynb #f3539f9e
 def lessons(
     path,                   # inference or labelled records
     of: Context = "debate",
@@ -92,7 +93,7 @@ def taught_by(records: Iterable[Trajectory], of: Context, round: int, instructio
     )
     return left
 
-# %% ../../nbs/07_distill/28_contexts.ipynb #8fe7fab0
+# %% ../../nbs/07_distill/28_contexts.ipynb #b5a7faac
 def speaks_of_others(text: str, question: str) -> bool:
     "Does an answer address or mention somebody that a lone reader does not see?"
     return any(mentions(sentence.text, question) for sentence in sentences(text))
