@@ -227,6 +227,7 @@ def _of_reward_model(about: dict, stage: GrpoOptions) -> list[Prompt]:
     if stage.max_samples is not None: asked = asked | {"max_samples": stage.max_samples}
     return prompts(asked["dataset"], asked["split"], asked["max_samples"], asked["seed"])
 
+# %% ../../nbs/07_distill/25_grpo.ipynb #1e88411d
 def _left(stage: GrpoOptions, found: list[Prompt], model, tokenizer) -> list[Prompt]:
     "The questions that are short enough, and neither too easy nor too hard."
     from agentark.engines.base import chat_ids
