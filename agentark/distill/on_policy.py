@@ -76,6 +76,7 @@ class OnPolicy(DistillationTrainer):
     ):
         self.lessons, self.teachers, self.held = lessons, [*teachers], [*held]
         self.kept, self.compared, self.by_confidence, self.batch_size = kept, top_k, by_confidence, batch_size
+        self.longest: int = args.max_completion_length
         self.tokens, self.seconds = 0, 0.0
         super().__init__(model, None, args, processing_class=tokenizer, **kwargs)
         for teacher in filter(None, self.teachers): teacher.to(self.accelerator.device).eval().requires_grad_(False)
@@ -103,7 +104,7 @@ class Answering(OnPolicy):
         seeds = [stable_hash("rollout", self.args.seed, step, first + i) for i in range(len(prompt_ids))]
         with self.accelerator.autocast(): return sample(
             self.model, self.processing_class, prompt_ids, seeds,
-            temperature=self.temperature, max_tokens=self.max_completion_length, batch_size=self.batch_size,
+            temperature=self.temperature, max_tokens=self.longest, batch_size=self.batch_size,
         )
 
     def _generate_and_score_completions(self, inputs):
@@ -148,5 +149,5 @@ class Distilling(Answering):
 
     def evaluation_loop(self, *_, metric_key_prefix: str="eval", **__):
         "The share of held-out questions that greedy answers get right."
-        right = accuracy(self, self.held, self.max_completion_length)
+        right = accuracy(self, self.held, self.longest)
         return EvalLoopOutput(np.zeros(0), None, {f"{metric_key_prefix}_accuracy": right}, len(self.held))
