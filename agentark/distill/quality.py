@@ -15,7 +15,7 @@ import torch
 from ..core.config import AgentArkError, make_folder, run_async
 from ..core.records import Trajectory
 from ..core.store import Store, read_jsonl
-from ..data.chains import add, expression_of, gold_steps, step_labels, steps_in
+from ..data.chains import add, expression_of, gold_steps, step_labels, steps_in, style_of
 from ..data.datasets import fit_context
 from ..data.trajectories import read_trajectories
 from .perplexity import gold_traces, perplexities
@@ -116,7 +116,8 @@ def rated_by_rule(t: Trajectory) -> dict[str, list[int]]:
         f"{t.query[:60]!r} is no chain, and only these have steps that a rule can check; name a model with --judge"
     )
     text = visible(t.response)
-    steps, right = steps_in(text), gold_steps(expression)
+    steps = steps_in(text)
+    right = gold_steps(expression, style_of(expression, steps) or "left")
     shares = dict.fromkeys(DIMENSIONS, 0.0)
     if steps:
         labels = step_labels(expression, text)
