@@ -74,7 +74,7 @@ lab: $(READY)  ## JupyterLab on the project, which opens nbs/index.ipynb (make l
 	  $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB)
 
 docs: $(READY)  ## the site, from the notebooks: open _docs/index.html
-	$(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 	$(BIN)/python tests/links.py _docs
 
 bench: $(READY)  ## the speed claims, one JSON object each

@@ -19,7 +19,7 @@ from notebooks import notebooks
 
 NOTEBOOK = re.compile(r"(?<=\]\()(?![a-z]+:)([^)\s#]+)\.ipynb\b")   # a link to one
 PAGES = ["CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff", "LICENSE", "papermill_runs/LOG.md"]
-FOLDERS = {"figures": "*", "papermill_runs": "*/*.yaml"}   # what pages show and link to
+FOLDERS = {"figures": "*", "papermill_runs": "*/*.*", "tests": "*.py"}   # what pages show and link to
 
 def to_pages(text: str) -> str:
     "A text whose links to notebooks lead to their pages."
@@ -35,12 +35,11 @@ def page(path: Path) -> str:
     nb = nbformat.read(path, 4)
     nb.cells = [c for c in nb.cells if is_shown(c)]
     for c in nb.cells:
-        if c.cell_type == "markdown": c.source = to_pages(c.source)
-        elif "#| echo: false" in c.source: c.cell_type, c.source = "markdown", c.outputs[0].data["text/markdown"]
+        if "#| echo: false" in c.source: c.cell_type, c.source = "markdown", c.outputs[0].data["text/markdown"]
     text, pictures = MarkdownExporter().from_notebook_node(nb)
     for name, data in pictures["outputs"].items():
         text = text.replace(f"]({name})", f"](data:image/png;base64,{base64.b64encode(data).decode()})")
-    return text
+    return to_pages(text)
 
 def modules() -> dict[str, list[str]]:
     "The modules of the package by room, in the order of the notebooks."

@@ -25,7 +25,7 @@ from itertools import zip_longest
 from pathlib import Path
 from ..bench.speed import Bench
 from ..core.config import AgentArkError, Stage, as_type, neutral, read_yaml, unknown
-from ..core.extras import check_trackers
+from ..core.extras import check_trackers, experiment_file
 from ..data.benchmarks import BENCHMARKS
 from ..data.datasets import local_files
 from ..distill.accepted import TracesBoth
@@ -184,9 +184,10 @@ def checked(stage: Stage) -> Stage:
     "The stage, unless a value is empty or a tracker is missing: that is found before anything is loaded."
     for field in dataclasses.fields(stage):
         value = getattr(stage, field.name)
-        if field.default != "" and (value == "" or (isinstance(value, list) and "" in value)):
+        if field.default != "" and (value == "" or isinstance(value, list) and "" in value):
             raise AgentArkError(f"--{field.name} is empty: give it a value or leave it out")
     check_trackers(getattr(stage, "report_to", "none"))
+    if isinstance(stage, Run): stage.experiment = str(experiment_file(stage.experiment))
     return stage
 
 # %% ../../nbs/11_runs/03_cli.ipynb #bbb5044b
