@@ -29,6 +29,7 @@ from ..core.extras import check_trackers, experiment_file
 from ..data.benchmarks import BENCHMARKS
 from ..data.datasets import local_files
 from ..distill.accepted import TracesBoth
+from ..distill.card import Push
 from ..distill.eval_prm import EvalBoth
 from ..distill.grpo import Grpo
 from ..distill.label_steps import LabelBoth, Steps
@@ -69,6 +70,7 @@ STAGES = {
     "prm": Prm,
     "grpo": Grpo,
     "eval": EvalBoth,
+    "push": Push,
     "run": Run,
     "grade": Grade,
     "show": Show,
@@ -82,6 +84,7 @@ POSITIONAL = {   # the flag that may be left out: `agentark run FILE`, `agentark
     "label": "input",
     "steps": "input",
     "traces": "input",
+    "push": "source",
     "run": "experiment",
     "bench": "what",
     "modal": "action",
@@ -201,6 +204,7 @@ EXAMPLES = {
     "prm": "--model_name_or_path Qwen/Qwen3-0.6B --train_data_path results/debate_steps.jsonl",
     "grpo": "--pretrain outputs/student --reward_pretrain outputs/prm --prompt_data GSM8K --save_path outputs/pad",
     "eval": "--model_name_or_path Qwen/Qwen3-0.6B outputs/student --dataset_name GSM8K MedMCQA",
+    "push": "outputs/student --repo_id NAME/STUDENT",
     "run": "papermill_runs/demo/demo.yaml",
     "grade": "answers.jsonl",
     "show": "results/debate_infer.jsonl --wrong",
