@@ -187,7 +187,7 @@ def checked(stage: Stage) -> Stage:
     "The stage, unless a value is empty or a tracker is missing: that is found before anything is loaded."
     for field in dataclasses.fields(stage):
         value = getattr(stage, field.name)
-        if field.default != "" and (value == "" or (isinstance(value, list) and "" in value)):
+        if field.default != "" and (value == "" or isinstance(value, list) and "" in value):
             raise AgentArkError(f"--{field.name} is empty: give it a value or leave it out")
     check_trackers(getattr(stage, "report_to", "none"))
     if isinstance(stage, Run): stage.experiment = str(experiment_file(stage.experiment))
@@ -214,6 +214,8 @@ EXAMPLES = {
     "modal": "deploy --model_name Qwen/Qwen3-8B",
     "bench": "engine",
 }
+
+# %% ../../nbs/11_runs/03_cli.ipynb #cb9a7f9e
 GROUPS = {   # of flags, by words in their names; the first that fits
     "output": r"output|result_dir|overwrite|^save|^log|report_to|^html|^price",
     "engine": r"vllm|^batch_size|parallel|^gpu|model_len|base_url|modal|check_model|extra_body|send_seeds|^cache"
