@@ -183,11 +183,12 @@ def parse(args: list[str]) -> Stage:
         **extra,
     ))
 
+# %% ../../nbs/11_runs/03_cli.ipynb #c0ffee17
 def checked(stage: Stage) -> Stage:
     "The stage, unless a value is empty or a tracker is missing: that is found before anything is loaded."
     for field in dataclasses.fields(stage):
         value = getattr(stage, field.name)
-        if field.default != "" and (value == "" or isinstance(value, list) and "" in value):
+        if field.default != "" and (value == "" or (isinstance(value, list) and "" in value)):
             raise AgentArkError(f"--{field.name} is empty: give it a value or leave it out")
     check_trackers(getattr(stage, "report_to", "none"))
     if isinstance(stage, Run): stage.experiment = str(experiment_file(stage.experiment))
