@@ -2,6 +2,7 @@
 from configparser import ConfigParser
 from pathlib import Path
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 here = Path(__file__).parent
 parser = ConfigParser(delimiters=["="])
@@ -11,6 +12,17 @@ readme = here/"README.md"
 end = "_requirements"
 extras = {key.removesuffix(end): value.split() for key, value in cfg.items() if key.endswith(end)}
 
+class WithExperiments(build_py):
+    "A wheel carries the experiments that `agentark run` knows by name: their YAML files and notebooks."
+
+    def run(self):
+        super().run()
+        if self.editable_mode: return
+        for path in [*here.glob("papermill_runs/*/*.yaml"), *here.glob("nbs/12_experiments/*.ipynb")]:
+            target = Path(self.build_lib)/"agentark"/"experiments"/path.relative_to(here)
+            self.mkpath(str(target.parent))
+            self.copy_file(str(path), str(target))
+
 setup(
     name=cfg["lib_name"],
     version=cfg["version"],
@@ -18,12 +30,13 @@ setup(
     long_description=readme.read_text(encoding="utf-8") if readme.exists() else "",
     long_description_content_type="text/markdown",
     author=cfg["author"],
-    url=cfg["git_url"],
+    project_urls={"Paper": "https://arxiv.org/abs/2602.03955"},
     license="Apache-2.0",
     keywords=cfg["keywords"].split(),
     python_requires=f">={cfg['min_python']}",
     packages=find_packages(include=["agentark", "agentark.*"]),
-    package_data={"agentark": ["methods/configs/*/*.yaml", "lab/models/*/*", "paper/*.json"]},
+    package_data={"agentark": ["methods/configs/*/*.yaml", "lab/models/*/*", "paper/*.json", "runs/*.html"]},
+    cmdclass={"build_py": WithExperiments},
     install_requires=cfg["requirements"].split(),
     extras_require=extras,
     entry_points={

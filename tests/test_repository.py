@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 import pytest
+from contents import written
+from links import broken
 from notebooks import ROOT, comparable, differences, flags, notebooks, run
 from readme import readme
 from style import cells, counted
@@ -24,7 +26,7 @@ SLOW = """
     evomac chatdev mapcoder infer text_metrics evaluate training students weights validation sft figures
     steps spans label_steps step_loss step_trainer prm prm_report prm_engine eval_prm reward_model rollouts judged
     process_grpo grpo accepted reinforcement solver pretraining_data pretrain soak speed grader
-    pipeline study compare methods add_a_dataset
+    pipeline study compare methods add_a_dataset quickstart distil_a_model
 """.split()   # more than two or three seconds
 
 def files_below(root: Path) -> set[Path]:
@@ -51,6 +53,21 @@ def test_generated_files_are_up_to_date(command, folder, tmp_path):
 
 def test_readme_is_made_from_the_index_notebook():
     assert (ROOT/"README.md").read_text() == readme(), "run `make notebooks` and commit"
+
+def test_every_link_and_picture_is_there():
+    "From the notebook's own place, and from the README's."
+    assert broken() == []
+
+def test_notebooks_lead_to_the_next_and_to_the_contents():
+    stale = [str(path.relative_to(ROOT)) for path, text in written().items() if path.read_text() != text]
+    assert stale == [], "run `make notebooks` and commit"
+
+def test_the_gpu_lock_agrees_with_the_other():
+    "What both pin is the same version, but for what vLLM's CUDA build decides."
+    def pins(name): return dict(re.findall(r"^([\w.-]+)==(\S+)", (ROOT/name).read_text(), re.M))
+    cpu, gpu = pins("constraints.txt"), pins("constraints-gpu.txt")
+    assert {"torch", "vllm", "transformers", "trl"} <= gpu.keys()
+    for name in ("transformers", "trl", "peft", "datasets", "accelerate"): assert gpu[name] == cpu[name], name
 
 def marks(notebook: Path) -> list:
     "Which notebooks stay out of `make check`, and which need the machine for themselves."
