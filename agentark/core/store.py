@@ -178,8 +178,8 @@ def changed(before: dict, now: dict) -> list[str]:
 # %% ../../nbs/00_core/02_store.ipynb #0262b5cb
 def refuse_input(path, *inputs: str | Path | None):
     "Raise `AgentArkError` where an output is one of the files or folders that it is made from."
-    for given in filter(None, inputs):
-        if Path(path).resolve() == Path(given).resolve():
+    for given in inputs:
+        if given and Path(path).resolve() == Path(given).resolve():
             raise AgentArkError(f"{path} is the input; choose another --output_path")
 
 

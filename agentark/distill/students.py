@@ -43,11 +43,11 @@ def load_student(
     """
     import torch
     from transformers import AutoConfig
-    wanted = dict(dtype=dtype or torch.float32, attn_implementation=attn_implementation)
+    options: dict = dict(dtype=dtype or torch.float32, attn_implementation=attn_implementation)
     with loading(folder):
         tokenizer = open_tokenizer(folder, settings=settings)
         kind = auto_class(AutoConfig.from_pretrained(folder, trust_remote_code=False))
-        try: model = load_whole(kind, folder, **wanted)
+        try: model = load_whole(kind, folder, **options)
         except (ImportError, ValueError) as e:
             if attn_implementation is None: raise
             wanted = f"--attn_implementation {attn_implementation}"
