@@ -1,8 +1,8 @@
 "Recipes of the paper's size are run once from end to end with small models in place of large ones."
 import pytest
+from test_repository import ROOT
 from agentark.core.store import read_jsonl
 from agentark.runs.pipeline import Run
-from test_repository import ROOT
 
 FULL = ROOT/"papermill_runs"/"paper"/"full"
 SMALL = {
