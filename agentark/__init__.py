@@ -1,3 +1,7 @@
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")   # OpenMP threads that wait sleep, unless the user says otherwise
+
 __version__ = "0.1.0"
 
 # By hand, as `__main__.py`: the names of `runs/surface.py` are found here when they are first used, so importing is free.

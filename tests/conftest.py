@@ -20,6 +20,7 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "slow: left out of `make check`")
     config.addinivalue_line("markers", "study: an experiment of the laboratory in small")
     config.addinivalue_line("markers", "engines: starts vLLM, Ray or Modal; such tests take turns on the machine")
+    config.addinivalue_line("markers", "recipes: runs a recipe of the paper's size in small; only in `make recipes`")
     config.addinivalue_line("markers", "faults: kills vLLM, its server or Ray again and again; only in `make faults`")
 
 @pytest.fixture

@@ -19,13 +19,14 @@ NOTEBOOKS = [p.relative_to(ROOT) for p in notebooks()]
 ENGINES = {"vllm", "ray"}    # these start servers and clusters, and take turns on the machine
 STUDIES = {
     "what_debate_adds", "agents_and_rounds", "training_questions", "teachers_and_students", "several_paths",
-    "lab_pretrain", "reward_models", "reward_model_at_inference", "pad",
+    "lab_pretrain", "reward_models", "reward_model_at_inference", "pad", "paper_lab", "gold_free", "evolution",
 }
 SLOW = """
     config sandbox chains models transformers openai modal cache serving self_consistency dylan_humaneval macnet_srdd
     evomac chatdev mapcoder infer text_metrics evaluate training students weights validation sft figures
     steps spans label_steps step_loss step_trainer prm prm_report prm_engine eval_prm reward_model rollouts judged
     process_grpo grpo accepted reinforcement solver pretraining_data pretrain soak speed grader
+    plan outlook divergence on_policy opd pairs dpo perplexity quality redraw
     pipeline study compare methods add_a_dataset quickstart distil_a_model
 """.split()   # more than two or three seconds
 
@@ -90,6 +91,15 @@ def test_import_is_light():
     code = f"import sys, agentark, agentark.runs.cli; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+@pytest.mark.parametrize("said, then", [("ACTIVE", "ACTIVE"), (None, "PASSIVE")])
+def test_waiting_threads_sleep_unless_told_otherwise(said, then):
+    "Before torch is loaded, since it reads this once; `agentark bench busy` says what it is worth."
+    env = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+    if said: env["OMP_WAIT_POLICY"] = said
+    code = "import os, agentark; print(os.environ['OMP_WAIT_POLICY'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
+    assert done.stdout.strip() == then
 
 def test_runtime_needs_no_nbdev():
     for path in (ROOT/"agentark").rglob("*.py"):

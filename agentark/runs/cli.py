@@ -362,7 +362,6 @@ def _stop(number, frame):
 
 def main(args: list[str] | None=None) -> int:
     "Run a stage; a user's mistake is one line on stderr and exit status 1. Ctrl-C ends it with 130, SIGTERM with 143."
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")   # threads sleep while they wait; before torch is loaded
     if args is None:
         args = sys.argv[1:]
         for s in STOPS: signal.signal(s, _stop)

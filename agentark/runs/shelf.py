@@ -17,7 +17,7 @@ from ..core.records import Call, Labelled, Solution, Trace, Trajectory
 from ..core.store import dumps, read_jsonl
 from ..data.reading import MARKS, answer_mark, outcome, steps_read
 from ..data.trajectories import as_trajectory
-from ..distill.training import by_step, last_checkpoint, read_manifest
+from ..distill.training import by_step, read_manifest
 from ..eval.evaluate import score
 from ..eval.metrics import Comparison, compare, corrected, marks, metrics_of, primary, result_of, scores
 from ..eval.rounds import round_scores
@@ -234,8 +234,8 @@ def _log(folder: Path) -> list[dict]:
     "What a training has logged: finished, or up to its last checkpoint."
     done = folder/"log.json"
     if done.exists(): return json.loads(done.read_text())
-    last = last_checkpoint(folder)
-    return by_step(json.loads((Path(last)/"trainer_state.json").read_text())["log_history"]) if last else []
+    states = [json.loads(file.read_text())["log_history"] for file in folder.glob("checkpoint-*/trainer_state.json")]
+    return by_step(max(states, key=len, default=[]))
 
 def training_of(folder: Path) -> dict:
     "A training's curves: `{name, path, about, log}`."
