@@ -199,4 +199,4 @@ def test_off_in_yaml(infer, tmp_path, cache):
 def test_help(agentark):
     done = agentark("infer", "--help", check=True)
     said = " ".join(done.stdout.replace("│", " ").split())
-    for words in ("--cache {off,read,write}", "replies of earlier runs", "--cache_gb"): assert words in said
+    for words in ("--cache off|read|write", "replies of earlier runs", "--cache_gb"): assert words in said

@@ -163,7 +163,6 @@ def demo_in_small(folder) -> dict:
     smaller = {
         "max_samples: 500": "max_samples: 30",
         "max_samples: 400": "max_samples: 40",
-        "figures/demo.png": str(folder/"demo.png"),
     }
     for old, new in smaller.items():
         assert old in text

@@ -26,7 +26,7 @@ CASES = {
     "config key": (dict(method_args=["num_agent", "3"]), "did you mean num_agents"),
     "config value": (dict(method_args=["num_agents", "many"]), "num_agents must be int"),
     "config name": (dict(method_config_name="config_mian"), "did you mean config_main"),
-    "temperature": (dict(model_temperature="-0.5"), "temperature must be 0 (greedy) or more"),
+    "temperature": (dict(model_temperature="-0.5"), "temperature must be at least 0"),
     "missing file": (dict(test_dataset_name="none.jsonl"), "no such dataset file: none.jsonl"),
     "data folder": (dict(test_dataset_name="GSM8K", data_dir="/nowhere"), "no such folder: --data_dir /nowhere"),
     "split": (dict(split="tset"), "did you mean test"),

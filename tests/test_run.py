@@ -115,7 +115,7 @@ def test_mistakes_are_found_before_anything_runs(agentark, tmp_path, right):
     done = agentark("run", path)
     assert done.returncode == 1
     assert message in done.stderr
-    assert done.stderr.count("\n") == 1
+    assert done.stderr.count("agentark:") == 1
     assert not (tmp_path/"outputs").exists()
 
 def test_the_name_of_a_parameter_is_no_code(agentark, tmp_path):

@@ -252,9 +252,9 @@ def _recovered(file, path: Path) -> tuple:
         old.close()
     return file, finished
 
-# %% ../../nbs/00_core/02_store.ipynb #0b7e8ce0
-class Store:
-    "An append-only JSONL file with its manifest `<name>.meta.json`; opening an existing one resumes it."
+# %% ../../nbs/00_core/02_store.ipynb #da787783
+class _Resumed:
+    "A file of records, opened to go on or to begin anew."
     def __init__(self,
                  path,                    # the `.jsonl` file
                  config: dict,            # what decides the content; compared on resume
@@ -293,6 +293,15 @@ class Store:
         if other: print(f"{other[0]} has changed since {self.path} was begun: all of it is made again")
         return bool(other)
 
+    def _note(self, status: str, **more):
+        if self.overwrite and self._next is not None: return   # the manifest is still that of the old records
+        if self.made_from: more["made_from"] = self.made_from
+        write_manifest(self.path, self.config, status=status, **more)
+
+# %% ../../nbs/00_core/02_store.ipynb #6aded197
+class _Appending(_Resumed):
+    "A file of records that are appended, and what it may replace."
+
     def append(self, record: dict):
         """Write one record at once, unbuffered; a full disk is an `AgentArkError` and loses nothing that was written.
 
@@ -321,6 +330,10 @@ class Store:
         if self.overwrite: self.meta_path.unlink(missing_ok=True)
         self._note("running", resumed_with=len(self.done))
 
+# %% ../../nbs/00_core/02_store.ipynb #331af971
+class Store(_Appending):
+    "An append-only JSONL file with its manifest `<name>.meta.json`; opening an existing one resumes it."
+
     def settle(self):
         "Drop what is out of date, also where nothing new has come."
         if self._next is not None and not self.overwrite: self._replace(self._next)
@@ -330,11 +343,6 @@ class Store:
         self.settle()
         self._note("finished", records=len(self.done), **totals)
         self._file.close()
-
-    def _note(self, status: str, **more):
-        if self.overwrite and self._next is not None: return   # the manifest is still that of the old records
-        if self.made_from: more["made_from"] = self.made_from
-        write_manifest(self.path, self.config, status=status, **more)
 
     def __enter__(self): return self
 

@@ -298,7 +298,7 @@ def _mbpp(row: dict) -> dict:
         "split": _mbpp_split(number),
     }
 
-# %% ../../nbs/03_data/00_benchmarks.ipynb #114a1ff7
+# %% ../../nbs/03_data/00_benchmarks.ipynb #7dd0747f
 _SRDD = ("https://raw.githubusercontent.com/OpenBMB/ChatDev/b967bc479a3c9204d076e21d2aaf45490b3a7981/"
          "SRDD/data/data_attribute_format.csv")
 
@@ -307,6 +307,7 @@ def _srdd(row: dict) -> dict:
     name = row["Name"].replace("_", " ").strip()
     return {"query": f"{name}: {row['Description'].strip()}", "gt": "", "tag": _tags(row.get("Category"))}
 
+# %% ../../nbs/03_data/00_benchmarks.ipynb #1f4fdb2c
 BENCHMARKS = {
     "GSM8K": Benchmark(
         "math", _gsm8k, {"path": "openai/gsm8k", "name": "main"},

@@ -316,7 +316,7 @@ class Training(Stage):
             time.sleep(3)   # the main process has the same error and says it, before the launcher ends all
             raise SystemExit(1) from None
 
-# %% ../../nbs/07_distill/00_training.ipynb #431229d0
+# %% ../../nbs/07_distill/00_training.ipynb #73a2a1e2
 MADE = (   # what trainings write into their folder
     "training.meta.json", "checkpoint-*", "config.json", "generation_config.json", "model*.safetensors*",
     "pytorch_model*", "adapter_*", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template.*",
@@ -357,6 +357,7 @@ def _is_begun(out: Path) -> bool:
     try: return not _never_begun(read_manifest(out), out)
     except AgentArkError: return True   # it is damaged
 
+# %% ../../nbs/07_distill/00_training.ipynb #0178d5d1
 def _undo(out: Path):
     "After an error: unless there is something to resume from, all is as it was before."
     shutil.rmtree(out/PART, ignore_errors=True)

@@ -57,9 +57,9 @@ def secrets_of(base_url: str, key: str) -> list[str]:
         found += [url.password, unquote(url.password), base64.b64encode(pair.encode()).decode()]
     return sorted({*found}, key=len, reverse=True)
 
-# %% ../../nbs/04_engines/07_openai.ipynb #2fdc91a6
-class ChatClient:
-    "The official client for one server."
+# %% ../../nbs/04_engines/07_openai.ipynb #e04ff65d
+class _Connected:
+    "A client, and what its exceptions mean."
     def __init__(self, base_url: str, key: str, retries: int, timeout: float):
         import openai
         self.key = key   # the environment variable
@@ -83,6 +83,10 @@ class ChatClient:
         "What the server says without our key and password, which it may repeat."
         for secret in self.secrets: text = text.replace(secret, "***")
         return text
+
+# %% ../../nbs/04_engines/07_openai.ipynb #81eb7429
+class ChatClient(_Connected):
+    "The official client for one server."
 
     async def served(self) -> dict[str, int | None]:
         """The models that the server lists, with their context length where it says; none where it lists none.

@@ -373,9 +373,9 @@ def reply_of(row: Row, request: Request, tokenizer, prompt: Prompt | None=None) 
     finish = row.finish or "length"   # where the caller has left off
     return Reply(text, finish, len(row.prompt), len(row.ids), stopped_at)
 
-# %% ../../nbs/04_engines/03_transformers.ipynb #e12cb4c4
-class TransformersEngine(Engine):
-    "A causal language model and its tokenizer. Raises `AgentArkError` if they cannot be loaded."
+# %% ../../nbs/04_engines/03_transformers.ipynb #9ede8b15
+class _Loaded(Engine):
+    "A model of transformers and its tokenizer, loaded."
 
     def __init__(self,
                  path: str,                       # a folder or a hub id
@@ -403,6 +403,10 @@ class TransformersEngine(Engine):
         self.pad = self.tokenizer.pad_token_id or 0
 
     def count_tokens(self, messages: list[dict]) -> int: return len(chat_ids(self.tokenizer, messages))
+
+# %% ../../nbs/04_engines/03_transformers.ipynb #38215cd0
+class TransformersEngine(_Loaded):
+    "A causal language model and its tokenizer. Raises `AgentArkError` if they cannot be loaded."
 
     async def generate(self, requests: list[Request]) -> list[Reply | EngineError]:
         cancelled = threading.Event()

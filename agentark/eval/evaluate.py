@@ -103,8 +103,10 @@ def with_earlier(tidy: list[dict], path: Path):
     return pd.concat([old[[tuple(map(_as_key, row)) not in anew for row in old[KEY].values]], new])
 
 def _inert(value):
-    "A value that no spreadsheet takes for a formula."
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+    "A value that no spreadsheet takes for a formula, and that UTF-8 has."
+    if not isinstance(value, str): return value
+    text = value.encode("utf-8", "replace").decode()
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 def _as_key(value) -> str: return "" if value is None or value != value else str(value)   # NaN is not itself
 
@@ -188,7 +190,7 @@ class Eval(Serving):
         found = ((file, None) for file in files) if files else _generate(self, folder)
         return report([_scored(self, path, asked, folder) for path, asked in found], folder)
 
-# %% ../../nbs/06_eval/06_evaluate.ipynb #02c6a210
+# %% ../../nbs/06_eval/06_evaluate.ipynb #1f019cb3
 def _check(stage: Eval):
     "Raises `AgentArkError` where it is not clear what to evaluate."
     if bool(stage.input_file) == bool(stage.model_name_or_path):
@@ -211,6 +213,7 @@ def _scored(stage: Eval, path, asked: set[str] | None, folder: Path) -> tuple[Pa
     else: items = [item for item in items if item["id"] in asked]
     return path, result_of(items, **about(ts[0])), items
 
+# %% ../../nbs/06_eval/06_evaluate.ipynb #f65e1b27
 def told_apart(names: list[str]) -> dict[str, str]:
     "The names, and what folders of theirs are called: as much of each path as tells it from the others."
     short = {name: Path(name).name for name in names if Path(name).exists()}

@@ -66,7 +66,7 @@ class Datasets(Stage):
         print("And: chains?min_terms=3&max_terms=5, reasoning_gym:TASK?key=value, a .jsonl file with query and gt.")
         print("What is not here is asked of the hub; --data_dir or $AGENTARK_DATA names a folder with local copies.")
 
-# %% ../../nbs/11_runs/08_cli.ipynb #bbe97673
+# %% ../../nbs/11_runs/08_cli.ipynb #4ea78948
 STAGES = {
     "infer": Infer,
     "team": OptimizeTeam,
@@ -109,6 +109,7 @@ POSITIONAL = {   # the flag that may be left out: `agentark run FILE`, `agentark
     "methods": "name",
 }
 
+# %% ../../nbs/11_runs/08_cli.ipynb #6ca09999
 def usage() -> str:
     "What `agentark --help` says."
     lines = [
@@ -218,7 +219,7 @@ def checked(stage: Stage) -> Stage:
         if field.default != "" and (value == "" or (isinstance(value, list) and "" in value)):
             raise AgentArkError(f"--{field.name} is empty: give it a value or leave it out")
     check_trackers(getattr(stage, "report_to", "none"))
-    if isinstance(stage, Run): stage.experiment = str(experiment_file(stage.experiment))
+    if isinstance(stage, Run) and stage.experiment: stage.experiment = str(experiment_file(stage.experiment))
     return stage
 
 # %% ../../nbs/11_runs/08_cli.ipynb #bbb5044b

@@ -23,6 +23,7 @@ from typing import get_type_hints
 import yaml
 import agentark
 from ..core.config import AgentArkError, Stage, as_type, from_dict, read_yaml, unknown
+from ..core.extras import BUNDLED
 
 # %% ../../nbs/11_runs/00_experiment.ipynb #f2525a97
 @dataclass
@@ -260,8 +261,8 @@ def place_of(path: Path, experiment: Experiment) -> Place:
     return Place(path, project_of(path), folder, path.parent/experiment.outputs)
 
 def _shipped() -> Path:
-    "The checkout that this package is run from."
-    return Path(agentark.__file__).resolve().parent.parent
+    "The checkout that this package is run from; of an installed one, what came with it."
+    return BUNDLED if BUNDLED.exists() else Path(agentark.__file__).resolve().parent.parent
 
 # %% ../../nbs/11_runs/00_experiment.ipynb #53e71597
 def experiments() -> dict[str, Path]:

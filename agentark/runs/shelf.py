@@ -69,7 +69,7 @@ def row_of(t: Trajectory) -> dict:
         "rounds": shares,
     }
 
-# %% ../../nbs/11_runs/06_shelf.ipynb #e8a60d25
+# %% ../../nbs/11_runs/06_shelf.ipynb #f0eaca60
 _STATES = {"✓": "right", "✗": "wrong", "?": "none", MARKS[None]: "open"}
 
 def _notes(c: Call) -> str:
@@ -111,6 +111,7 @@ def _solution(s: Solution) -> dict:
         "steps": s.steps and [*zip(s.steps, s.step_labels or [None]*len(s.steps))],
     }
 
+# %% ../../nbs/11_runs/06_shelf.ipynb #f7a8716b
 def said_of(t: Trajectory) -> dict:
     "Everything of a question that its line in the list does not say."
     return {
