@@ -187,4 +187,4 @@ def test_the_demo_in_small(agentark, tmp_path):
 
     counts = [sum(1 for _ in open(tmp_path/"out"/name)) for name in ("traces.jsonl", "samples_traces.jsonl")]
     assert counts[0] == counts[1] > 0
-    assert (tmp_path/"demo.png").exists()
+    assert (tmp_path/"out"/"demo.png").exists()
