@@ -19,7 +19,13 @@ from notebooks import notebooks
 
 NOTEBOOK = re.compile(r"(?<=\]\()(?![a-z]+:)([^)\s#]+)\.ipynb\b")   # a link to one
 PAGES = ["CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff", "LICENSE", "papermill_runs/LOG.md"]
-FOLDERS = {"figures": "*", "papermill_runs": "*/*.*", "tests": "*.py"}   # what pages show and link to
+FOLDERS = {   # what pages show and link to
+    "figures": "*",
+    "papermill_runs": "*/*.*",
+    "papermill_runs/paper": "full/*.*",
+    "agentark/runs": "*.html",
+    "tests": "*.py",
+}
 
 def to_pages(text: str) -> str:
     "A text whose links to notebooks lead to their pages."
@@ -70,6 +76,7 @@ def on_config(config):
         {"Tutorials": inside("13_tutorials")},
         {"Guide": "nbs/guide.md"},
         {"Results": "nbs/results.md"},
+        {"The paper": inside("14_reproduced")},
         {"Notebooks": [{"All": "nbs/contents.md"}, *({k: v} for k, v in library.items()),
                        {"experiments": inside("12_experiments")}]},
         {"Reference": [{room: [f"api/{room}/{name}.md" for name in names]} for room, names in modules().items()]},
