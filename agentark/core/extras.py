@@ -23,13 +23,12 @@ def how_to_install(extra: str,                    # a part of the package: ray, 
     return f"make setup EXTRAS={extra}" if cloned else f"pip install 'agentark[{extra}]'"
 
 # %% ../../nbs/00_core/05_extras.ipynb #a7e26fcb
-TRACKERS = {"wandb": "wandb", "trackio": "trackio", "tensorboard": "tensorboard"}   # in the part `tracking`: its module
+TRACKERS = ("wandb", "trackio", "tensorboard")   # in the part `tracking`
 
 def check_trackers(report_to: str):
     "Raises `AgentArkError` for a tracker that is not installed."
-    for name in report_to.split(","):
-        module = TRACKERS.get(name.strip(), name.strip())
-        if module in ("none", "all", "") or find_spec(module): continue
+    for name in map(str.strip, report_to.split(",")):
+        if name in ("none", "all", "") or find_spec(name): continue
         how = how_to_install("tracking") if name in TRACKERS else f"pip install {name}"
         raise AgentArkError(f"--report_to {name}: {name} is not installed: {how}")
 

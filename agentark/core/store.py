@@ -16,6 +16,7 @@ import importlib.metadata
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import threading
@@ -151,7 +152,7 @@ _PARTS = """
 """.split()
 
 def digest(path) -> str | None:
-    "The digest of a file's content, or of a model folder's: configuration, tokenizer and weights. None: it is neither."
+    "The digest of what a file says, or a model folder: configuration, tokenizer and weights. None: it is neither."
     path = Path(path)
     if path.is_file(): return _digest(path)
     if not (path/"config.json").is_file(): return None
@@ -163,9 +164,15 @@ def _digest(file: Path) -> str:
     try: return _digest_at(file.resolve(), file.stat().st_mtime_ns, file.stat().st_size)
     except OSError as e: raise AgentArkError(f"cannot read {file}: {e.strerror}") from None
 
+_SECONDS = re.compile(rb'"wall_s": [^,}]*')   # in a record: how long an answer took
+
 @cache
 def _digest_at(file: Path, *written) -> str:
-    with open(file, "rb") as content: return hashlib.file_digest(content, "sha256").hexdigest()
+    with open(file, "rb") as content:
+        if file.suffix != ".jsonl": return hashlib.file_digest(content, "sha256").hexdigest()
+        found = hashlib.sha256()
+        for line in content: found.update(_SECONDS.sub(b"", line))
+    return found.hexdigest()
 
 def digests(names) -> dict[str, str]:
     "The digests of those names that are files or model folders."

@@ -15,7 +15,7 @@ from typing import Literal, get_args
 from ..core.config import AgentArkError, neutral, unknown
 from ..core.store import read_jsonl, write_jsonl
 from .rollouts import Prompt, agreed_prompts, order, prompts
-from .training import Training, is_main, processes
+from .training import Adapting, HeldOut, Training, is_main, processes
 from ..engines.base import Templating
 from ..engines.models import resolve
 
@@ -82,7 +82,7 @@ class RolloutOptions(RewardOptions):
 
 # %% ../../nbs/07_distill/25_grpo.ipynb #31962a28
 @dataclass
-class GrpoOptions(RolloutOptions):
+class GrpoOptions(RolloutOptions, Adapting, HeldOut):
     "What decides a reinforcement."
 
     guards: str = "empty,cut,answerless,short,long"  # rules whose answers are paid -1 at the last step; also: wrong
@@ -90,14 +90,6 @@ class GrpoOptions(RolloutOptions):
     alarm_steps: int = 10                 # stop if over so many steps the reward does not fall ...
     alarm_fall: float = 0.2               # ... while the share of right answers falls by this share; 1 is never
     force_reward_model: bool = False      # reward with nothing but a model that fails the truncation test
-    use_peft: bool = False                # LoRA instead of all weights
-    lora_r: int = 16                      # rank of the adapters
-    lora_alpha: int = 32                  # their scale is alpha / r
-    eval_dataset: str | None = None       # held-out questions, for the accuracy of greedy answers: a dataset's name
-    eval_split: str = "test"              # of that dataset; not the questions that results are reported on
-    eval_samples: int | None = 100        # at most this many questions of it
-    eval_steps: int = 20                  # steps between evaluations; the last step is evaluated too
-    load_best_model_at_end: bool = False  # keep the best evaluated model
     zero_stage: Literal[0, 1, 2, 3] | None = None  # DeepSpeed's ZeRO: shares out optimizer (1), gradients, weights (3)
     use_vllm: Literal["colocate", "server"] | None = None  # vLLM samples, in the training's processes or on a server
     seed: int = 0                         # of the order of the questions, of the answers, of LoRA's first adapters

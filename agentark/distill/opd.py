@@ -13,13 +13,13 @@ from ..core.config import AgentArkError, neutral
 from ..core.records import stable_hash
 from .contexts import Context
 from .rollouts import order
-from .training import Training, processes
+from .training import Adapting, HeldOut, Training, processes
 from ..engines.base import Templating
 from ..engines.models import resolve
 
 # %% ../../nbs/07_distill/30_opd.ipynb #8aece712
 @dataclass
-class StudentOptions(Training, Templating):
+class StudentOptions(Training, Templating, Adapting, HeldOut):
     "What decides any training that begins with a model and a file."
     model_name_or_path: str              # the student: embedded model, folder or hub id; any earlier stage's output
     train_data_path: str                 # what it learns from
@@ -30,14 +30,6 @@ class StudentOptions(Training, Templating):
     lr_scheduler_type: str = "linear"
     warmup_ratio: float = 0.1            # share of the steps
     weight_decay: float = 0.0
-    use_peft: bool = False               # LoRA instead of all weights
-    lora_r: int = 16                     # rank of the adapters
-    lora_alpha: int = 32                 # their scale is alpha / r
-    eval_dataset: str | None = None      # held-out questions, for the accuracy of greedy answers: a dataset's name
-    eval_split: str = "test"             # of that dataset; not the questions that results are reported on
-    eval_samples: int | None = 100       # at most this many questions of it
-    eval_steps: int = 20                 # steps between evaluations; the last step is evaluated too
-    load_best_model_at_end: bool = False  # keep the best evaluated model
     zero_stage: Literal[0, 1, 2] | None = None  # DeepSpeed's ZeRO: shares out optimizer (1) and gradients (2)
     seed: int = 0
     gradient_checkpointing: bool = neutral(False)  # less memory, more time

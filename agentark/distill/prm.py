@@ -19,7 +19,7 @@ from .prm_eval import best_threshold, step_metrics, truncation
 from .spans import encode
 from .step_examples import add_mistakes, read_steps, split_by_question
 from .step_labels import StepExample
-from .training import Training, is_main, wait_for_all
+from .training import Adapting, Training, is_main, wait_for_all
 from ..engines.base import Templating
 from ..engines.models import quietly, resolve
 
@@ -30,7 +30,7 @@ Metric = Literal["pairs", "f1", "loss"]
 
 # %% ../../nbs/07_distill/17_prm.ipynb #8229b264
 @dataclass
-class PrmTraining(Training, Templating):
+class PrmTraining(Training, Templating, Adapting):
     "How a reward model is trained."
     model_name_or_path: str              # the student: embedded model, folder or hub id; or an earlier reward model
     train_data_path: str                 # step labels, from `agentark label --steps`, or given ones; of a labelled
@@ -57,9 +57,6 @@ class PrmTraining(Training, Templating):
     warmup_ratio: float = 0.0            # share of the steps of a stage
     classifier_dropout: float = 0.0      # before the head
     fix_llm: bool = False                # train the head alone, on features that are computed once
-    use_peft: bool = False               # LoRA, with the head, instead of all weights
-    lora_r: int = 16                     # rank of the adapters
-    lora_alpha: int = 32                 # their scale is alpha / r
 
 # %% ../../nbs/07_distill/17_prm.ipynb #25601d58
 @dataclass

@@ -8,6 +8,7 @@ __all__ = ['merged', 'all_steps', 'add_value_head', 'drop_value_head', 'token_va
 
 # %% ../../nbs/07_distill/24_process_grpo.ipynb #c27bc109
 import dataclasses
+import itertools
 import json
 import math
 import time
@@ -21,12 +22,13 @@ from torch import Tensor
 from transformers import TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput
 from trl import GRPOTrainer
+from ..core.folders import checkpoints, damage
 from ..core.records import stable_hash
 from ..core.store import dumps
 from .credit import Steps, advantages, kept, normalised, rewarded
 from .judged import Judge, Judged
 from .rollouts import Prompt, sample
-from .training import _is_complete, is_main
+from .training import is_main
 from .validation import accuracy
 from ..engines.base import chat_ids
 
@@ -341,8 +343,7 @@ def _means(x: list[float], size: int) -> list[float]:
 def best_checkpoint(out: Path, over: int = 3) -> str | None:
     "The checkpoint before which, in the mean of `over` logged steps, most was solved; None if more was at the start."
     best, most = None, 0.0
-    complete = filter(_is_complete, Path(out).glob("checkpoint-*"))
-    for checkpoint in sorted(complete, key=lambda x: int(x.name.split("-")[1])):
+    for checkpoint in itertools.filterfalse(damage, checkpoints(out)):
         means = _means(_solved(json.loads((checkpoint/"trainer_state.json").read_text())["log_history"]), over)
         if means and means[-1] > max(means[0], most): best, most = str(checkpoint), means[-1]
     return best

@@ -6,13 +6,13 @@
 __all__ = ['STRATEGY', 'SftOptions', 'Sft']
 
 # %% ../../nbs/07_distill/08_sft.ipynb #405e54f4
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 from ..core.config import AgentArkError, neutral, unknown
 from ..core.records import Trace
 from .traces import read_traces
-from .training import Training, is_main
+from .training import Adapting, HeldOut, Training, is_main
 from ..engines.base import Templating
 from ..engines.models import resolve
 
@@ -20,7 +20,7 @@ STRATEGY = Literal["answer", "rsft", "da"]
 
 # %% ../../nbs/07_distill/08_sft.ipynb #c6157d2e
 @dataclass
-class SftOptions(Training, Templating):
+class SftOptions(Training, Templating, Adapting, HeldOut):
     "What decides a fine-tuning."
     model_name_or_path: str              # embedded model, folder or hub id; also any earlier stage's output
     train_data_path: str                 # traces, from `agentark traces`
@@ -37,16 +37,10 @@ class SftOptions(Training, Templating):
     weight_decay: float = 0.0
     max_length: int = 2048               # tokens; longer examples are an error, not cut
     packing: bool = False                # several traces in a row of max_length; they do not see each other
-    use_peft: bool = False               # LoRA instead of full fine-tuning
-    lora_r: int = 16                     # rank of the adapters
-    lora_alpha: int = 32                 # their scale is alpha / r
     eval_data_path: str | None = None    # held-out traces, for a loss
-    eval_dataset: str | None = None      # held-out questions, for the accuracy of greedy answers: a dataset's name
-    eval_split: str = "test"             # of that dataset; not the questions that results are reported on
-    eval_samples: int | None = 100       # at most this many questions of it
     eval_max_tokens: int = 512           # of an answer
-    eval_steps: int = 100                # steps between evaluations; the last step is evaluated too
-    load_best_model_at_end: bool = False  # keep the best evaluated model: by accuracy, without eval_dataset by loss
+    eval_steps: int = field(default=100, kw_only=True)  # steps between evaluations; the last step is evaluated too
+    load_best_model_at_end: bool = field(default=False, kw_only=True)  # keep the best: by accuracy, without it by loss
     early_stopping_patience: int | None = None  # stop after so many evaluations that were no better; keeps the best
     zero_stage: Literal[0, 1, 2, 3] | None = None  # DeepSpeed's ZeRO: shares out optimizer (1), gradients, weights (3)
     seed: int = 0                        # of the order of the traces and of LoRA's first adapters

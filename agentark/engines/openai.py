@@ -13,8 +13,8 @@ import warnings
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from urllib.parse import unquote, urlsplit
-from ..core.config import AgentArkError
-from .base import HALF, Engine, EngineError, Loop, Reply, Request, TransportError
+from ..core.config import HALF, AgentArkError
+from .base import Engine, EngineError, Loop, Reply, Request, TransportError
 from agentark.engines.protocol import (
     Terms,
     chosen,

