@@ -79,7 +79,7 @@ def test_experiments_come_along(installed):
     said = away(installed, "run", "no_such_experiment", check=False)
     assert "demo" in said
     assert said.count("\n") == 1
-    code = "from agentark.core.extras import experiment_file; print(experiment_file('demo'))"
+    code = "from agentark.runs.experiment import find_experiment; print(find_experiment('demo'))"
     env = {**os.environ, "PYTHONPATH": str(installed/"site")}
     copied = quiet(sys.executable, "-c", code, cwd=installed/"work", env=env)
     assert copied.strip() == "papermill_runs/demo/demo.yaml"

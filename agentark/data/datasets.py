@@ -274,7 +274,6 @@ def _questions(rows: Rows,
                seed: int,
               ) -> Iterator[Query]:
     "The questions of a dataset's rows."
-    if bench and bench.prepare: rows = _prepared(rows, bench)
     defaults = dict(source=source, split=split, id="-")
     if bench: defaults["kind"] = bench.kind
 
@@ -397,6 +396,7 @@ def _opened(name: str, split: str, data_dir: str | None) -> tuple[Rows, dict, st
     if paths: rows = _numbered(paths, bench and bench.columns)
     elif bench: rows = _from_hub(known, bench, split, folder)
     else: raise _no_such_dataset(name, folder)
+    if bench and bench.prepare: rows = _prepared(rows, bench)
     source = Path(name).stem if _is_json(Path(name)) else known or name
     return rows, dict(bench=bench, source=source, split=split), paths[0] if paths else known
 
@@ -435,8 +435,7 @@ def worked(
     if name.startswith("reasoning_gym:"): raise _no_solutions(name)
     rows, found, _ = _opened(name, split, data_dir)
     bench = found["bench"]
-    rows = list(_prepared(rows, bench) if bench and bench.prepare else rows)
-    if bench: found["bench"] = replace(bench, prepare=None)
+    rows = list(rows)
     solution = bench.solution if bench else itemgetter("solution")
     if not (solution and rows and (bench or "solution" in rows[0][1])): raise _no_solutions(name)
     pairs = []

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from ..core.config import AgentArkError, Stage
 from ..core.store import manifest_path, model_manifest, read_jsonl, read_manifest
+from .training import fact_table
 
 # %% ../../nbs/07_distill/33_card.ipynb #abc83e70
 def digest(path: Path) -> str:
     "SHA-256 of a file."
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with open(path, "rb") as content: return hashlib.file_digest(content, "sha256").hexdigest()
 
 def made_from(folder: Path) -> dict:
     "Base model, traces with their hash, method, dataset and seeds of a trained model, as far as manifests tell."
@@ -61,15 +62,15 @@ def _front(fields: dict) -> str:
     return "---\n" + "".join(f"{name}: {value}\n" for name, value in fields.items() if value) + "---\n"
 
 def _section(title: str, rows: dict) -> str:
-    return f"## {title}\n| | |\n|---|---|\n" + "".join(f"| {name} | {value} |\n" for name, value in rows.items())
+    return f"## {title}\n{fact_table(rows)}\n"
 
 # %% ../../nbs/07_distill/33_card.ipynb #4d2fa76d
 @dataclass
 class Push(Stage):
     "Upload a trained model, or a file of traces or labels, to the Hugging Face hub, with a card of its origin."
     source: str                     # a model folder that a training wrote, or a .jsonl file
+    licence: str                    # of what is uploaded, as the hub names it (apache-2.0): the base model's binds
     repo_id: str | None = None      # NAME/REPO on the hub; default: only prepare, and say what would be uploaded
-    licence: str = "apache-2.0"     # of what is uploaded: the base model's licence binds
     scores: str | None = None       # a JSON file of an evaluation, whose accuracies go on the card
     private: bool = False           # on the hub
 

@@ -13,6 +13,7 @@ import re
 from importlib.util import find_spec
 from pathlib import Path
 from ..core.config import AgentArkError
+from ..core.extras import how_to_install
 from .training import is_main
 from ..engines.base import open_tokenizer
 from ..engines.models import auto_class, is_vision, load_whole, loading
@@ -157,7 +158,7 @@ def zero_arguments(
         "torchrun --nproc_per_node GPUS -m agentark ..."
     )
     if find_spec("deepspeed") is None:
-        raise AgentArkError("--zero_stage needs DeepSpeed: pip install 'agentark[deepspeed]'")
+        raise AgentArkError(f"--zero_stage needs DeepSpeed: {how_to_install('deepspeed')}")
     import deepspeed
     deepspeed.init_distributed(auto_mpi_discovery=False)   # before a model is loaded in parts
     config = zero_config(stage, offload)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PART', 'CARD', 'MADE', 'MODEL', 'read_manifest', 'defaults', 'is_finished', 'made_from', 'is_last', 'with_progress',
            'metered', 'peak_memory', 'processes', 'is_main', 'wait_for_all', 'saved_whole', 'by_step', 'evaluations',
-           'chain_of', 'described', 'model_card', 'Training', 'Adapting', 'HeldOut']
+           'chain_of', 'described', 'fact_table', 'model_card', 'Training', 'Adapting', 'HeldOut']
 
 # %% ../../nbs/07_distill/00_training.ipynb #8a88c72f
 import contextlib
@@ -232,7 +232,7 @@ Made by AgentArk from {base}: {what}.
 {versions}
 """
 
-def _table(values: dict) -> str:
+def fact_table(values: dict) -> str:
     "Names and values, as a Markdown table."
     return "\n".join(["| | |", "|---|---|", *(f"| {cell(k)} | {cell(v)} |" for k, v in values.items())])
 
@@ -256,9 +256,9 @@ def model_card(stage: "Training", base: str | None, what: str, totals: dict, log
         what=what,
         chain="\n".join(f"{n}. `{step}`" for n, step in enumerate(steps, 1)),
         held_out=_held_out(evaluations(log)),
-        config=_table(stage.identity()),
-        totals=_table(totals),
-        versions=_table({**made["versions"], "git": made["git"]}),
+        config=fact_table(stage.identity()),
+        totals=fact_table(totals),
+        versions=fact_table({**made["versions"], "git": made["git"]}),
     )
 
 # %% ../../nbs/07_distill/00_training.ipynb #0ff06710

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 from ..core.config import AgentArkError, Stage, progress, run_async
+from ..core.extras import how_to_install
 from .openai import OpenAIEngine
 
 # %% ../../nbs/04_engines/08_modal.ipynb #49774085
@@ -58,7 +59,7 @@ def _modal():
     "The `modal` package."
     try:
         import modal
-    except ImportError: raise AgentArkError("Modal is not installed: pip install 'agentark[modal]'") from None
+    except ImportError: raise AgentArkError(f"Modal is not installed: {how_to_install('modal')}") from None
     return modal
 
 @contextmanager

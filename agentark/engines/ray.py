@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 from ..core.config import AgentArkError
+from ..core.extras import how_to_install
 from ..core.records import Usage
 from .base import Engine, EngineError, Reply, Request
 from .scheduler import Scheduler
@@ -34,7 +35,7 @@ def connect(address: str | None) -> bool:
     try:
         import ray
     except ImportError:
-        raise AgentArkError("--num_replicas and --ray_address need Ray: pip install 'agentark[ray]'") from None
+        raise AgentArkError(f"--num_replicas and --ray_address need Ray: {how_to_install('ray')}") from None
     if ray.is_initialized(): return False
     if address is None: _start_here()
     else: _join(os.environ.get("RAY_ADDRESS") or address if address == "auto" else address)

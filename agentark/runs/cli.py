@@ -26,7 +26,7 @@ from itertools import zip_longest
 from pathlib import Path
 from ..bench.speed import Bench
 from ..core.config import AgentArkError, Stage, as_type, neutral, read_yaml, unknown
-from ..core.extras import check_trackers, experiment_file
+from ..core.extras import check_trackers
 from ..data.benchmarks import BENCHMARKS
 from ..data.datasets import local_files
 from ..distill.accepted import TracesBoth
@@ -219,7 +219,6 @@ def checked(stage: Stage) -> Stage:
         if field.default != "" and (value == "" or (isinstance(value, list) and "" in value)):
             raise AgentArkError(f"--{field.name} is empty: give it a value or leave it out")
     check_trackers(getattr(stage, "report_to", "none"))
-    if isinstance(stage, Run) and stage.experiment: stage.experiment = str(experiment_file(stage.experiment))
     return stage
 
 # %% ../../nbs/11_runs/08_cli.ipynb #bbb5044b
@@ -238,7 +237,7 @@ EXAMPLES = {
     "eval": "--model_name_or_path Qwen/Qwen3-0.6B outputs/student --dataset_name GSM8K MedMCQA",
     "quality": "--input_file results/base_infer.jsonl results/student_infer.jsonl --judge Qwen/Qwen2.5-72B-Instruct",
     "figures": "lab_pad --output_dir figures/new",
-    "push": "outputs/student --repo_id NAME/STUDENT",
+    "push": "outputs/student --licence apache-2.0 --repo_id NAME/STUDENT",
     "run": "papermill_runs/demo/demo.yaml",
     "grade": "answers.jsonl",
     "show": "results/debate_infer.jsonl --wrong",
