@@ -163,6 +163,14 @@ def test_a_mistyped_judge_binds_nothing(agentark, tmp_path):
     said = agentark("label", "--input", path, "--model", "tiny-random", check=True).stdout
     assert "labelled 1 solutions" in said
 
+def test_a_training_that_does_not_start_binds_nothing(agentark, tmp_path):
+    "Whatever is asked for next in its folder is another configuration, and starts."
+    path = write_jsonl(tmp_path/"x.jsonl", [PAIR])
+    train = ["sft", "--model_name_or_path", "tiny-random", "--train_data_path", path, "--output_dir", tmp_path/"out"]
+    one_line(agentark(*train, "--max_length", 2), "an example has 9 tokens and --max_length is 2")
+    said = agentark(*train, "--max_length", 64, "--num_train_epochs", 1, check=True).stdout
+    assert "trained on 1 traces" in said
+
 def test_labels_do_not_overwrite_their_input(agentark, tmp_path):
     path = write_jsonl(tmp_path/"x_infer.jsonl", [PUBLISHED])
     one_line(agentark("label", "--input", path, "--output_path", path, "--overwrite"), "is the input")
