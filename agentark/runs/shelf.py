@@ -18,7 +18,7 @@ from ..core.store import dumps, read_jsonl
 from ..data.reading import MARKS, answer_mark, outcome, steps_read
 from ..data.trajectories import as_trajectory
 from ..distill.training import by_step, read_manifest
-from ..eval.debate_metrics import Measured, debate_row, measured
+from ..eval.debate_metrics import Debates
 from ..eval.evaluate import score
 from ..eval.metrics import Comparison, compare, corrected, marks, metrics_of, primary, result_of, scores
 from ..eval.rounds import round_scores
@@ -143,7 +143,7 @@ class RunFile:
         self.ids: list = []
         self.rows: list[dict] = []
         self.said: list[str] = []    # JSON
-        self.debates: list[Measured] = []
+        self.debates = Debates()
         self.items: list[dict] = []
         self.about: dict = {}        # method, model, dataset
         self.roles: set[str] = set()
@@ -166,7 +166,7 @@ class RunFile:
         for t in trajectories:
             self.rows.append(row_of(t))
             self.said.append(for_page(said_of(t)))
-            self.debates.append(measured(t))
+            self.debates.add(t)
             self.roles |= {c.role for c in t.calls}
             self.about = self.about or {"method": t.method, "model": Path(t.model).name, "dataset": t.source}
         self.items += items_of(trajectories)
@@ -220,7 +220,7 @@ def summary_of(run: RunFile) -> dict:
         "tokens": _mean(row["tokens"] for row in run.rows),
         "seconds": _mean(row["seconds"] for row in run.rows),
         "rounds": _by_round(run.rows),
-        "debate": debate_row(run.debates),
+        "debate": run.debates.row(),
     }
 
 # %% ../../nbs/11_runs/06_shelf.ipynb #5137a0e3
