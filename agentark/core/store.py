@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['shards', 'is_pattern', 'read_jsonl', 'dumps', 'finite', 'write_jsonl', 'written', 'write_text', 'provenance',
            'manifest_path', 'write_manifest', 'read_manifest', 'model_manifest', 'digest', 'digests', 'changed',
-           'refuse_input', 'written_to', 'refuse_foreign', 'Ids', 'Records', 'Chosen', 'Store', 'to_parquet']
+           'refuse_input', 'written_to', 'refuse_foreign', 'Ids', 'Places', 'Records', 'Chosen', 'Store', 'to_parquet']
 
 # %% ../../nbs/00_core/02_store.ipynb #09eb1216
 import contextlib
@@ -261,6 +261,33 @@ class Ids:
         return at < len(self._sorted) and self._sorted[at] == digest
 
 # %% ../../nbs/00_core/02_store.ipynb #7fbb3edf
+class Places:
+    "The places of ids in a sequence, found by their digests."
+    def __init__(self, digests: array):
+        import numpy as np
+        self.digests = np.array(digests, np.uint64)      # in order
+        self._order = np.argsort(self.digests, kind="stable")
+        self._sorted = self.digests[self._order]
+
+    def of(self, digests):
+        "Where ids with these digests are, from 0, as an array; -1 where none is."
+        import numpy as np
+        if not len(self.digests): return np.full(len(digests), -1)
+        at = np.minimum(np.searchsorted(self._sorted, digests), len(self.digests) - 1)
+        return np.where(self._sorted[at] == digests, self._order[at], -1)
+
+    def place(self, i: str) -> int: return int(self.of([stable_hash(i)])[0])
+
+    def but(self, done: Ids) -> bytearray:
+        "1 or 0 for each: is it still to be done?"
+        return bytearray(not done.has(digest) for digest in self.digests.tolist())
+
+    def again(self) -> int:
+        "The first place whose id was there before; -1: there is none."
+        twice = self._order[1:][self._sorted[1:] == self._sorted[:-1]]    # stable: the later of two
+        return int(twice.min()) if len(twice) else -1
+
+# %% ../../nbs/00_core/02_store.ipynb #fcbfed83
 class Records(Sequence):
     """The records of a file, or of shards, read whenever they are asked for: only their places and digests are kept.
 
@@ -268,7 +295,6 @@ class Records(Sequence):
     Raises `AgentArkError` for an id that occurs twice.
     """
     def __init__(self, path):
-        import numpy as np
         self.path, self.files = path, shards(path)
         self._file, self._which = None, None                            # the one that is open
         self._places, self._first, ids = array("Q"), [], array("Q")     # where records begin; the first of each file
@@ -279,10 +305,9 @@ class Records(Sequence):
                 record = self._record(row, which, len(self._places) - 1)
                 ids.append(stable_hash(_id(record)))
                 self.note(record)
-        self.ids = np.array(ids, np.uint64)      # digests, in order
-        self._order = np.argsort(self.ids, kind="stable")
-        self._sorted = self.ids[self._order]
-        self._refuse_twice()
+        self.ids = Places(ids)
+        again = self.ids.again()
+        if again >= 0: raise AgentArkError(f"{path}: id {_id(self[again])!r} occurs twice; ids must be unique")
         if self.files != [Path(path)]: print(f"read {len(self.files)} files of {path} as one: {self._span()}")
 
     def make(self, row: dict, where: str, number: int): return row   # what is made of a line; counted from 1
@@ -314,28 +339,13 @@ class Records(Sequence):
         i = range(len(self))[i]
         return self._record(json.loads(self.line(i)), bisect_right(self._first, i) - 1, i)
 
-    def places(self, digests):
-        "The numbers, from 0, of the records that have these digests, as an array; -1 where none has."
-        import numpy as np
-        if not len(self): return np.full(len(digests), -1)
-        at = np.minimum(np.searchsorted(self._sorted, digests), len(self) - 1)
-        return np.where(self._sorted[at] == digests, self._order[at], -1)
-
-    def place(self, i: str) -> int: return int(self.places([stable_hash(i)])[0])
-
     def find(self, i: str):
         "The record with an id, or None."
-        place = self.place(i)
+        place = self.ids.place(i)
         return None if place < 0 else self[place]
 
     def where(self, marks: Iterable[int]) -> "Chosen": return Chosen(self, bytearray(marks))
-    def but(self, done: Ids) -> "Chosen": return self.where(not done.has(digest) for digest in self.ids.tolist())
-
-    def _refuse_twice(self):
-        again = self._order[1:][self._sorted[1:] == self._sorted[:-1]]   # stable: the later of two
-        if not len(again): return
-        i = _id(self[int(again.min())])
-        raise AgentArkError(f"{self.path}: id {i!r} occurs twice; ids must be unique")
+    def but(self, done: Ids) -> "Chosen": return Chosen(self, self.ids.but(done))
 
 class Chosen:
     "Those of the records that have a mark, 1 or 0 for each of them."
@@ -346,7 +356,7 @@ class Chosen:
 
     def but(self, done: Ids) -> "Chosen":
         "Without those that are done."
-        return Chosen(self.records, bytearray(map(and_, self.marks, self.records.but(done).marks)))
+        return Chosen(self.records, bytearray(map(and_, self.marks, self.records.ids.but(done))))
 
 def _id(record): return record.get("id") if isinstance(record, dict) else record.id
 

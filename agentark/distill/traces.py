@@ -235,7 +235,7 @@ def asking(stage: Traces):
 def _by_models(stage: Traces, records: LabelledRecords, path: Path) -> Iterator[tuple[list[Trace], Counter]]:
     "What is chosen of each question, where models are asked; those that a killed run has asked are not asked again."
     def keep(r):
-        place = records.place(r["id"])
+        place = records.ids.place(r["id"])
         return place >= 0 and r["of"] == _fingerprint(records[place])
     config = {k: v for k, v in stage.identity().items() if k not in ("as_many_as", "seed")}
     asked = path.with_name(f"{path.stem}_asked.jsonl")
@@ -252,7 +252,7 @@ def _by_models(stage: Traces, records: LabelledRecords, path: Path) -> Iterator[
         store.close(failed=len(failed), **used)
     if failed: raise model_failed("rewriter or selector", failed)
     answered = Records(asked)
-    for place in answered.places(records.ids):
+    for place in answered.ids.of(records.ids.digests):
         found = answered[place]
         yield [Trace.from_dict(t) for t in found["traces"]], Counter(found["count"])
 

@@ -243,14 +243,14 @@ class Label(Serving):
         path = written_to(self.input, self.output_path, "_infer", "_labeled")
         start = time.perf_counter()
         def keep(r):
-            place = ts.place(r["id"])
+            place = ts.ids.place(r["id"])
             return place >= 0 and ts.usable[place] and _current(r, ts[place])
         judge = self.digests([self.model] if self.model and asks else [])
         with Store(path, self.identity(), self.overwrite, keep, judge) as store:
             failed, used = _label(self, ts.where(ts.usable).but(store.done), asks, store)
             if failed and not store.done: raise model_failed("judge", failed)   # whatever was there stays
             store.settle()
-            found = {**_in_order(path, ts.ids), **ts.left, "judge_failed": len(failed)}
+            found = {**_in_order(path, ts.ids.digests), **ts.left, "judge_failed": len(failed)}
             seconds = round(time.perf_counter() - start, 1)
             store.close(seconds=seconds, **found, **vars(used))
         _report(self, found, path)
@@ -262,7 +262,7 @@ def _in_order(path: Path, digests) -> dict:
     "The totals of a labelled file, whose records are put in this order, while no other process may write it."
     import numpy as np
     labelled = Totals(path)
-    places = labelled.places(digests)
+    places = labelled.ids.of(digests)
     places = places[places >= 0]
     if (np.diff(places) > 0).all(): return labelled.counts()
     with written(path) as part, open(part, "wb") as file: file.writelines(map(labelled.line, places))
