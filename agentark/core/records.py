@@ -115,6 +115,20 @@ def _value(text):
 @cache
 def _hints(cls) -> dict: return get_type_hints(cls)
 
+@cache
+def _kinds(cls) -> dict[str, frozenset]:
+    "By field, the types all of whose values fit: most values are of one, and need no further look."
+    return {f.name: frozenset(_plain(_hints(cls)[f.name])) for f in dataclasses.fields(cls)}
+
+def _plain(hint) -> set:
+    if get_origin(hint) is types.UnionType: return set().union(*map(_plain, get_args(hint)))
+    if hint is float: return {int, float}
+    return {hint} if isinstance(hint, type) else set()
+
+@cache
+def _required(cls) -> list[str]:
+    return [f.name for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING]
+
 def _fits(value, hint) -> bool:
     "Is a value of a JSON file what a field's type says? Of dictionaries only that it is one, unless they are messages."
     if hint is object: return True
@@ -132,14 +146,15 @@ def _checked(cls, d: dict, but=()) -> dict:
     """What a dataclass has fields for, of a dictionary of a file; keys of other programs and versions are left out.
 
     Raises `AgentArkError` where a value is not of its field's type, or one without a default is missing."""
-    found = {f.name: d[f.name] for f in dataclasses.fields(cls) if f.name in d}
+    kinds = _kinds(cls)
+    found = {name: d[name] for name in kinds if name in d}
     for name, value in found.items():
-        fits = name in but or _fits(value, _hints(cls)[name])
+        if type(value) in kinds[name] or name in but: continue
+        fits = _fits(value, _hints(cls)[name])
         if fits and name in ("messages", "prompt", "completion"): fits = all(map(_is_message, value))
         if not fits: raise _misfit(cls, d, _wrong(name, value, _hints(cls)[name]))
-    for f in dataclasses.fields(cls):
-        if f.name not in found and f.default is f.default_factory is dataclasses.MISSING:
-            raise _misfit(cls, d, f"{f.name} is missing")
+    for name in _required(cls):
+        if name not in found: raise _misfit(cls, d, f"{name} is missing")
     return found
 
 def _wrong(name: str, value, hint) -> str:

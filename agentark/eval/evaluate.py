@@ -9,19 +9,22 @@ __all__ = ['KEY', 'score', 'score_file', 'against_first', 'named', 'temperature_
 # %% ../../nbs/06_eval/06_evaluate.ipynb #c3314f33
 import itertools
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from ..core.config import AgentArkError, cell, make_folder, printable, unhalved
 from ..core.records import Trajectory, stable_id
-from ..core.store import manifest_path, write_jsonl, write_text
+from ..core.store import is_pattern, manifest_path, read_jsonl, shards, write_jsonl, write_text
 from ..data import datasets
-from ..data.trajectories import read_trajectories
+from ..data.trajectories import Trajectories
 from ..engines.serving import Serving
 from agentark.eval.metrics import (
+    Columns,
     Comparison,
     Result,
     about,
+    columns,
     compare,
     corrected,
     graded,
@@ -51,19 +54,24 @@ def score_file(path,
                metrics: tuple[str, ...] | None=None,
                bert_model: str | None=None,
                folder=None,                      # for the items, where no file can be written beside it
-              ) -> tuple[list[dict], list[Trajectory]]:
-    "Score an inference file and keep the items beside it; `AgentArkError` for an empty or wrong file."
-    trajectories = read_trajectories(path, dataset_name)
-    items = score(trajectories, metrics, bert_model)
+              ) -> tuple[Path, Trajectories]:
+    "Score an inference file, or shards, and keep the items beside it; `AgentArkError` for an empty or wrong file."
+    trajectories = Trajectories(path, dataset_name)
+    def items(): return _in_pieces(trajectories, metrics, bert_model)
     beside = Path(path).with_suffix(".scores.jsonl")
-    try: write_jsonl(beside, items)
+    try:
+        if not is_pattern(path): return write_jsonl(beside, items()), trajectories
     except AgentArkError:
         if not folder: raise
-        write_jsonl(Path(folder)/f"{stable_id(Path(path).resolve())}_{beside.name}", items)
-    return items, trajectories
+    name = f"{stable_id(Path(path).resolve())}_{re.sub(r'[*?]|[[].*?[]]', '_', beside.name)}"
+    return write_jsonl(Path(folder or ".")/name, items()), trajectories
+
+def _in_pieces(trajectories: Iterable[Trajectory], metrics, bert_model, size: int=1000) -> Iterator[dict]:
+    source = iter(trajectories)
+    while some := [*itertools.islice(source, size)]: yield from score(some, metrics, bert_model)
 
 # %% ../../nbs/06_eval/06_evaluate.ipynb #f0bfc462
-def against_first(runs: dict[str, list[dict]], # name -> items
+def against_first(runs: dict[str, list[dict] | Columns], # name -> items
                   dataset: str="",
                  ) -> list[Comparison]:
     "Every further run compared with the first, as one family."
@@ -90,7 +98,7 @@ KEY = ["model", "method", "dataset", "split", "temperature"]   # of an evaluatio
 
 def temperature_of(path) -> float | None:
     "The temperature at which an inference file was made; None where nothing says."
-    try: return json.loads(manifest_path(Path(path)).read_text())["config"].get("model_temperature")
+    try: return json.loads(manifest_path(shards(path)[0]).read_text())["config"].get("model_temperature")
     except (OSError, ValueError, KeyError): return None
 
 def with_earlier(tidy: list[dict], path: Path):
@@ -200,18 +208,21 @@ def _check(stage: Eval):
         raise AgentArkError("--model_name_or_path needs --dataset_name: what shall the models be evaluated on?")
     if stage.input_file and len(stage.dataset_name) > 1:
         raise AgentArkError("--input_file takes one --dataset_name: what all files must be of")
+    if any(map(is_pattern, stage.input_file)) and not stage.output_dir:
+        raise AgentArkError("--input_file is a pattern: name a folder for the results with --output_dir")
 
 def _check_datasets(stage: Eval):
     "Raises `AgentArkError` for any dataset that cannot be loaded, before a model is."
     for name in stage.dataset_name: datasets.load(name, stage.split, 1, stage.seed, stage.data_dir)
 
-def _scored(stage: Eval, path, asked: set[str] | None, folder: Path) -> tuple[Path, Result, list[dict]]:
+def _scored(stage: Eval, path, asked: set[str] | None, folder: Path) -> tuple[Path, Result, Columns]:
     "A file with its result and its items: those of the questions that are asked for, or the first of a given file."
     dataset = stage.dataset_name[0] if stage.input_file and stage.dataset_name else None
-    items, ts = score_file(path, dataset, tuple(stage.metrics) or None, stage.bert_model, folder)
-    if asked is None: items = items[:stage.max_samples]
-    else: items = [item for item in items if item["id"] in asked]
-    return path, result_of(items, **about(ts[0])), items
+    kept, ts = score_file(path, dataset, tuple(stage.metrics) or None, stage.bert_model, folder)
+    items = read_jsonl(kept)
+    if asked is None: found = columns(itertools.islice(items, stage.max_samples))
+    else: found = columns(item for item in items if item["id"] in asked)
+    return path, result_of(found, **about(ts[0])), found
 
 # %% ../../nbs/06_eval/06_evaluate.ipynb #f65e1b27
 def told_apart(names: list[str]) -> dict[str, str]:

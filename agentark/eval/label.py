@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['split_response', 'solutions', 'verdict_of', 'needs_judge', 'rules', 'decide', 'ask', 'with_verdicts', 'label',
-           'has_gold', 'usable', 'Label', 'labelling', 'totals']
+           'has_gold', 'Run', 'Label', 'labelling', 'Totals']
 
 # %% ../../nbs/06_eval/05_label.ipynb #9132bc8d
 import asyncio
@@ -12,19 +12,20 @@ import re
 import time
 from collections import Counter
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Literal
 from ..core.config import AgentArkError, neutral, run_async
 from ..core.records import Call, Labelled, Solution, Trajectory, Usage
-from ..core.store import Store, read_jsonl, refuse_input, write_jsonl
-from ..data.trajectories import read_trajectories
+from ..core.store import Chosen, Records, Store, written, written_to
+from ..data.trajectories import Trajectories
 from ..engines.base import Engine, EngineError
 from ..engines.scheduler import Scheduler
 from ..engines.serving import Serving, model_failed, store_all
 from .judge import agreement, in_words, judge
 from ..grading.answers import extract, is_right, normalized, readable, visible
 from ..methods.prompts import solo
-from ..methods.registry import seats
+from ..methods.registry import METHODS, seats
 
 # %% ../../nbs/06_eval/05_label.ipynb #b33d12c6
 _SEPARATOR = re.compile(r"^[ \t]*={3,}[ \t]*Solution[ \t]+(\d+)[ \t]*={3,}", re.M | re.I)
@@ -76,9 +77,12 @@ def _of_response(i: int, text: str, agent: str, t: Trajectory) -> Solution:
         judged_by=t.judged_by if judged else None,
     )
 
+@cache
+def _seats(method: str, registered): return seats(method)   # which looks into folders, and once is enough
+
 def solutions(t: Trajectory) -> list[Solution]:
     "Every text of a trajectory that answers its question, in the order in which they were said."
-    seat = seats(t.method)
+    seat = _seats(t.method, METHODS.get(t.method))
     solving = [c for c in t.calls if c.solves]
     found = [_of_call(i, c, str(seat(c)), t.kind) for i, c in enumerate(solving, 1)]
     if found: return found
@@ -173,7 +177,8 @@ async def label(
     if submit:
         assert engine is not None
         by_judge, cut = await ask(t, texts, submit, engine)
-    by_rule = await asyncio.to_thread(rules, judged, t)
+    known = all(s.judged_by == "rule" for s in judged)
+    by_rule = rules(judged, t) if known else await asyncio.to_thread(rules, judged, t)
     for s, text in zip(judged, texts):
         s.rule = by_rule[s.answer]
         s.judge = by_judge.get(text)
@@ -195,17 +200,21 @@ def has_gold(t: Trajectory) -> bool:
         golds = [g for g in golds if readable(g, "choice")]
     return bool(golds)
 
-def usable(
-    everything: list[Trajectory],
-) -> tuple[dict[str, Trajectory], dict[str, int]]:
-    "The trajectories that can be labelled, by id, and how many cannot: `{failed_questions, no_gold}`."
-    answered = [t for t in everything if not t.error and solutions(t)]
-    good = {t.id: t for t in answered if has_gold(t)}
-    left = {
-        "failed_questions": len(everything) - len(answered),
-        "no_gold": len(answered) - len(good),
-    }
-    return good, left
+class Run(Trajectories):
+    "The trajectories of a run, which of them can be labelled, and how many cannot."
+    def __init__(self, path, dataset: str | None=None):
+        self.usable = bytearray()            # 1 or 0 for each
+        self.need: Counter[str] = Counter()  # of those that can be, but by no rule: their kinds
+        self.left = {"failed_questions": 0, "no_gold": 0}
+        super().__init__(path, dataset)
+
+    def note(self, record: Trajectory):
+        super().note(record)
+        why = "" if has_gold(record) else "no_gold"
+        if record.error or not solutions(record): why = "failed_questions"
+        if why: self.left[why] += 1
+        elif needs_judge(record): self.need[record.kind] += 1
+        self.usable.append(not why)
 
 def _current(r: dict, t: Trajectory) -> bool:
     "Does a labelled record belong to this trajectory as it is now?"
@@ -228,20 +237,20 @@ class Label(Serving):
 
     def run(self) -> Path:
         "Label what is not labelled yet; the path of the labelled file."
-        everything = read_trajectories(self.input, self.dataset_name)
-        ts, left = usable(everything)
-        if not ts: raise _nothing(self.input, left)
-        asks = _asks(self, ts)
-        path = _path(self)
+        ts = Run(self.input, self.dataset_name)
+        if not any(ts.usable): raise _nothing(self.input, ts.left)
+        asks = _asks(self, ts.need)
+        path = written_to(self.input, self.output_path, "_infer", "_labeled")
         start = time.perf_counter()
-        def keep(r): return r["id"] in ts and _current(r, ts[r["id"]])
+        def keep(r):
+            place = ts.ids.place(r["id"])
+            return place >= 0 and ts.usable[place] and _current(r, ts[place])
         judge = self.digests([self.model] if self.model and asks else [])
         with Store(path, self.identity(), self.overwrite, keep, judge) as store:
-            failed, used = _label(self, ts, asks, store)
+            failed, used = _label(self, ts.where(ts.usable).but(store.done), asks, store)
             if failed and not store.done: raise model_failed("judge", failed)   # whatever was there stays
             store.settle()
-            records = _in_order(path, list(ts))
-            found = {**totals(records, ts), **left, "judge_failed": len(failed)}
+            found = {**_in_order(path, ts.ids.digests), **ts.left, "judge_failed": len(failed)}
             seconds = round(time.perf_counter() - start, 1)
             store.close(seconds=seconds, **found, **vars(used))
         _report(self, found, path)
@@ -249,45 +258,43 @@ class Label(Serving):
         return path
 
 # %% ../../nbs/06_eval/05_label.ipynb #70919e29
-def _path(stage: Label) -> Path:
-    given = Path(stage.input)
-    name = given.stem.removesuffix("_infer")
-    path = Path(stage.output_path or given.with_name(f"{name}_labeled.jsonl"))
-    refuse_input(path, given)
-    return path
-
-def _in_order(path: Path, ids: list[str]) -> list[dict]:
-    "The labelled records in this order, in the file as well, while no other process may write it."
-    place = {i: n for n, i in enumerate(ids)}
-    records = sorted(read_jsonl(path), key=lambda r: place[r["id"]])
-    write_jsonl(path, records)
-    return records
+def _in_order(path: Path, digests) -> dict:
+    "The totals of a labelled file, whose records are put in this order, while no other process may write it."
+    import numpy as np
+    labelled = Totals(path)
+    places = labelled.ids.of(digests)
+    places = places[places >= 0]
+    if (np.diff(places) > 0).all(): return labelled.counts()
+    with written(path) as part, open(part, "wb") as file: file.writelines(map(labelled.line, places))
+    return labelled.counts()
 
 # %% ../../nbs/06_eval/05_label.ipynb #8f766f03
-def _asks(stage: Label, ts: dict[str, Trajectory]) -> set[str]:
-    "The ids of the questions that go to the judge."
-    need = {i: t.kind for i, t in ts.items() if needs_judge(t)}
-    kinds = Counter(need.values())
+def _asks(stage: Label, kinds: Counter) -> bool:
+    "Does any question go to the judge? `kinds` are those of the questions that need one."
     free = kinds.keys() & {"summary", "open"}
     undecided = ", ".join(f"{n} {k}" for k, n in kinds.items())
     name_one = f"{stage.input}: no rule decides {undecided} questions; name a judge with --model"
     if stage.judge == "never":
         if free: raise AgentArkError(f"{name_one}, and leave out --judge never")
-        return set()
+        return False
     if stage.model is None:
         if stage.judge == "always": raise AgentArkError("--judge always needs a judge; name one with --model")
         if free: raise AgentArkError(name_one)
         if kinds: raise AgentArkError(f"{name_one}, or let exact match decide with --judge never")
-    return {*ts} if stage.judge == "always" else {*need}
+    return stage.judge == "always" or bool(kinds)
+
+def _asked(t: Trajectory, judge: str) -> bool:
+    "Does this question go to the judge?"
+    return judge == "always" or (judge == "auto" and needs_judge(t))
 
 # %% ../../nbs/06_eval/05_label.ipynb #8d60df17
-def labelling(asks: set[str], always: bool):
+def labelling(judge: str):
     "What a scheduler does with trajectories: yields each labelled, or the error's text where the judge failed."
     def answers(ts, scheduler):
         async def one(t, submit):
-            if t.id not in asks: labelled = await label(t)
+            if not _asked(t, judge): labelled = await label(t)
             else:
-                try: labelled = await label(t, submit, scheduler.engine, always)
+                try: labelled = await label(t, submit, scheduler.engine, judge == "always")
                 except EngineError as e: return str(e)
             return labelled.to_dict()
         return scheduler.run(ts, one)
@@ -295,18 +302,17 @@ def labelling(asks: set[str], always: bool):
 
 def _label(
     stage: Label,
-    ts: dict[str, Trajectory],
-    asks: set[str],   # ids of those that go to the judge
+    todo: Chosen,     # trajectories that have no label yet
+    asks: bool,       # do any go to the judge?
     store: Store,
 ) -> tuple[list[str], Usage]:
-    "Label what is not in the store; the judge's failures, and what it cost."
-    todo = [t for t in ts.values() if t.id not in store.done]
-    if asks & {t.id for t in todo}:
+    "Label them; the judge's failures, and what it cost."
+    if asks and any(_asked(t, stage.judge) for t in todo):
         assert stage.model is not None    # or `_asks` has raised
         scheduler = stage.open_scheduler([stage.model], stage.max_live)
     else:
         scheduler = Scheduler(Engine(), stage.max_live)   # the base engine: nobody asks it
-    answers = labelling(asks, stage.judge == "always")
+    answers = labelling(stage.judge)
     try:
         failed = run_async(store_all(todo, answers, scheduler, store, "label"))
     finally:
@@ -314,24 +320,29 @@ def _label(
     return failed, scheduler.usage
 
 # %% ../../nbs/06_eval/05_label.ipynb #b4747484
-def totals(records: list[dict], ts: dict[str, Trajectory]) -> dict:
-    "The counts of a labelled file, and how far judge and rule agree where both have spoken."
-    labelled = [Labelled.from_dict(r) for r in records]
-    found = []
-    for r in labelled:
-        found += r.solutions
-    both = [(s.rule, s.judge) for s in found if s.rule is not None and s.judge is not None]
-    return {
-        "questions": len(labelled),
-        "solutions": len(found),
-        "correct": sum(bool(s.is_correct) for s in found),
-        "undecided": sum(s.is_correct is None for s in found),
-        "unparsed": sum(s.answer is None for s in found),
-        "by_judge": sum(s.how == "judge" for s in found),
-        "judge_cut": sum(bool(r.judge_cut) for r in labelled),
-        "gold_spelling_only": sum(_spelling_only(ts[r.id]) for r in labelled),
-        "agreement": agreement(both),
-    }
+class Totals(Records):
+    "The records of a labelled file, counted; and how far judge and rule agree where both have spoken."
+    def __init__(self, path):
+        self._counts: Counter[str] = Counter()
+        self._both: Counter[tuple[bool, bool]] = Counter()
+        super().__init__(path)
+
+    def note(self, record: dict):
+        labelled = Labelled.from_dict(record)
+        found = labelled.solutions
+        self._counts.update(
+            questions=1,
+            solutions=len(found),
+            correct=sum(bool(s.is_correct) for s in found),
+            undecided=sum(s.is_correct is None for s in found),
+            unparsed=sum(s.answer is None for s in found),
+            by_judge=sum(s.how == "judge" for s in found),
+            judge_cut=int(bool(labelled.judge_cut)),
+            gold_spelling_only=int(_spelling_only(labelled)),
+        )
+        self._both.update((s.rule, s.judge) for s in found if s.rule is not None and s.judge is not None)
+
+    def counts(self) -> dict: return {**self._counts, "agreement": agreement([*self._both.elements()])}
 
 def _spelling_only(t: Trajectory) -> bool:
     "Is the gold answer mathematics outside the grammar?"

@@ -4,19 +4,23 @@
 
 # %% auto #0
 __all__ = ['default_path', 'fitted', 'judged', 'keep', 'Tally', 'figures', 'in_words', 'answering', 'run_all', 'Infer',
-           'still_asked']
+           'Questions', 'still_asked']
 
 # %% ../../nbs/05_methods/24_infer.ipynb #6a9ab33b
 import asyncio
 import re
 import time
+import warnings
+from array import array
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cache
+from itertools import compress, islice
 from pathlib import Path
 from ..core.config import AgentArkError, neutral, progress, run_async
-from ..core.records import Call, Query, Trajectory, Usage
-from ..core.store import Store, read_jsonl, refuse_input
+from ..core.records import Call, Query, Trajectory, Usage, stable_hash
+from ..core.store import Places, Store, refuse_input
 from ..data import datasets
 from ..engines.base import Engine, Sampling
 from ..engines.models import default_max_tokens
@@ -81,7 +85,8 @@ class Tally:
     done: int = 0
     judged: int = 0                   # those whose answer a rule could judge; failures, which are wrong, among them
     correct: int = 0
-    failed: list[str] = field(default_factory=list)   # their errors
+    failed: int = 0
+    error: str = ""                   # the first failure's
     empty: Counter = field(default_factory=Counter)   # replies without a word that others see, by why they ended
     used: Usage = field(default_factory=Usage)        # by the questions that are done
 
@@ -92,7 +97,8 @@ class Tally:
         self.judged += right is not None
         self.correct += right is True
         self.used += t.usage
-        if t.error: self.failed.append(t.error)
+        self.failed += bool(t.error)
+        self.error = self.error or t.error or ""
         self.empty.update(c.finish_reason for c in t.calls if not visible(c.text).strip())
 
     def cost(self, used: Usage, share: float=1) -> str:
@@ -122,7 +128,7 @@ def in_words(tally: Tally) -> str:
     parts = [
         f"{tally.correct} correct" if tally.judged else "",
         f"{open_} not judged" if open_ else "",
-        f"{len(tally.failed)} failed",
+        f"{tally.failed} failed",
     ]
     used = tally.used
     cost = [f"{used.num_llm_calls} calls", f"{used.total_tokens} tokens", tally.cost(used)]
@@ -139,7 +145,7 @@ def answering(method, cfg, sampling: Sampling, seed: int, show_thinking: bool=Fa
         return scheduler.run(fitted(queries, engine, sampling), one)
     return answers
 
-async def run_all(todo: list[Query], answers, scheduler, store: Store, tally: Tally, bar):
+async def run_all(todo: Iterable[Query], answers, scheduler, store: Store, tally: Tally, bar):
     "Answer the questions, judge and store each, and keep the bar up to date."
     start = time.perf_counter()
     def show():
@@ -190,8 +196,8 @@ def _run(stage: Infer) -> Path:
     "Answer the questions that are not answered yet; the path of their file."
     sampling = Sampling(stage.model_temperature, _max_tokens(stage))
     variants(stage.method_name)   # an unknown method is found out before a dataset is loaded
-    queries = _load(stage, stage.max_samples)
-    path, config = _path(stage), _config_name(stage, queries[0].kind)
+    queries = Questions(stage, stage.max_samples)
+    path, config = _path(stage), _config_name(stage, next(iter(queries)).kind)
     refuse_input(path, stage.test_dataset_name)
     method = get_method(stage.method_name, Path(config).stem.removeprefix("config_"))
     cfg = method_config(stage.method_name, config, {**stage.method_args, **({"prm": stage.prm} if stage.prm else {})})
@@ -206,23 +212,64 @@ def _run(stage: Infer) -> Path:
         _answer(stage, queries, answering(method, cfg, sampling, stage.seed, stage.show_thinking), models, store)
     return path
 
-def _load(stage: Infer, max_samples: int | None) -> list[Query]:
-    return datasets.load(stage.test_dataset_name, stage.split, max_samples, stage.seed, stage.data_dir)
-
-# %% ../../nbs/05_methods/24_infer.ipynb #a4712903
+# %% ../../nbs/05_methods/24_infer.ipynb #268fcbb0
 _ASKED = "query", "gt", "kind", "choices", "golds", "wrongs", "context"
 
-def still_asked(stage: Infer, queries: list[Query], path: Path):
+class Questions:
+    "The questions of a dataset, in order; those of a `.jsonl` file are read anew whenever they are gone through."
+    def __init__(self, stage: Infer, max_samples: int | None=None):
+        self.name, self.split, self.seed, self.data_dir = stage.test_dataset_name, stage.split, stage.seed, stage.data_dir
+        self.max_samples = max_samples
+        is_file = Path(self.name).suffix == ".jsonl"
+        self._held = None if is_file else datasets.load(self.name, self.split, max_samples, self.seed, self.data_dir)
+        self._parts = array("q")    # digests of what is asked
+        self.ids = Places(array("Q", self._read()))
+        again = self.ids.again()
+        if again < 0: return
+        i = next(islice(self, again, None)).id
+        raise AgentArkError(f"{self.name}: id {i!r} occurs twice; ids must be unique")
+
+    def __len__(self) -> int: return len(self.ids.digests)
+
+    def __iter__(self) -> Iterator[Query]:
+        if self._held is not None: return iter(self._held)
+        rows, found, _ = datasets._opened(self.name, self.split, self.data_dir)
+        return islice(datasets._questions(rows, **found, seed=self.seed), self.max_samples)
+
+    def _read(self) -> Iterator[int]:
+        "The digests of the ids, while the questions are gone through; what `datasets.load` warns of is warned of."
+        n = unread = 0
+        for n, q in enumerate(self, 1):
+            self._parts.extend(hash(repr(getattr(q, name))) for name in _ASKED)
+            yield stable_hash(q.id)
+            if self._held is not None or not datasets._is_unreadable(q): continue
+            unread += 1
+            if unread == 1: first = q
+        if not n: raise AgentArkError(f"{self.name}: no questions in it")
+        if unread: warnings.warn(
+            f"{first.source}: {unread} of {n} gold answers cannot be read and count as never met; "
+            f"the first: {first.query[:80]!r} with gold {first.gt[:80]!r}", stacklevel=2,
+        )
+
+    def asks(self, record: dict) -> bool | None:
+        "Is a record's question the one with its id here? None: there is none."
+        place = self.ids.place(record["id"])
+        if place < 0: return None
+        parts = self._parts[place*len(_ASKED):(place + 1)*len(_ASKED)]
+        names = [name for name in _ASKED if name in record and not _is_cut(name, record)]
+        return all(hash(repr(record[name])) == parts[_ASKED.index(name)] for name in names)
+
+# %% ../../nbs/05_methods/24_infer.ipynb #a4712903
+def still_asked(stage: Infer, queries: Questions, path: Path):
     "A check of records that raises `AgentArkError` for one whose question is another one by now, or gone."
-    known = {q.id: q for q in queries}
     is_file = Path(stage.test_dataset_name).is_file()
     @cache
-    def in_the_file() -> dict[str, Query]: return {q.id: q for q in _load(stage, None)}
+    def in_the_file() -> Questions: return Questions(stage, None)
     def keep(record: dict) -> bool:
-        q = known.get(record["id"]) or (in_the_file().get(record["id"]) if is_file else None)
-        names = [name for name in _ASKED if name in record and not _is_cut(name, record)]
-        if q and all(record[name] == getattr(q, name) for name in names): return True
-        if q is None and not is_file: return True   # further questions of a benchmark
+        same = queries.asks(record)
+        if same is None and not is_file: return True   # further questions of a benchmark
+        if same is None: same = in_the_file().asks(record)
+        if same: return True
         raise AgentArkError(
             f"{stage.test_dataset_name} has changed since {path} was begun: question {record['id']} there is "
             f"{record.get('query')!r:.60}, with the answer {record.get('gt')!r:.20}; pass --overwrite to start anew, "
@@ -252,17 +299,18 @@ def _config_name(stage: Infer, kind: str) -> str:
     return f"config_{variant}"
 
 # %% ../../nbs/05_methods/24_infer.ipynb #ac32b662
-def _answer(stage: Infer, queries: list[Query], answers, models: list[str], store: Store):
-    todo = [q for q in queries if q.id not in store.done]
-    if not todo:
+def _answer(stage: Infer, queries: Questions, answers, models: list[str], store: Store):
+    left = queries.ids.but(store.done)
+    n, todo = sum(left), compress(queries, left)
+    if not n:
         store.close()
         print(f"nothing to do: {len(store.done)} trajectories already in {store.path}")
         return
-    tally = Tally(len(todo), stage.price_per_prompt, stage.price_per_completion)
+    tally = Tally(n, stage.price_per_prompt, stage.price_per_completion)
     scheduler = stage.open_scheduler(models, stage.max_live)
     start = time.perf_counter()
     try:
-        with _bar(stage, len(todo), len(store.done)) as bar:
+        with _bar(stage, n, len(store.done)) as bar:
             run_async(run_all(todo, answers, scheduler, store, tally, bar))
     finally: scheduler.close()
     store.close(seconds=round(time.perf_counter() - start, 1), **vars(tally.used))
@@ -283,6 +331,6 @@ def _report(tally: Tally, path: Path):
     print(f"wrote {tally.done} trajectories ({in_words(tally)}) -> {path}")
     if tally.failed:
         raise AgentArkError(
-            f"{len(tally.failed)} of {tally.done} questions failed, the first with {tally.failed[0]}; "
+            f"{tally.failed} of {tally.done} questions failed, the first with {tally.error}; "
             "the others are saved, and the same command tries these again"
         )
