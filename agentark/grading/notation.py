@@ -174,8 +174,6 @@ _COLOUR = re.compile(r"""
   | \\(?:fcolorbox\s*\{[^{}]*\}|colorbox) \s*\{[^{}]*\} (?=\s*\{)
 """, re.X)
 
-
-
 # %% ../../nbs/02_grading/00_notation.ipynb #01cc21ae
 def unescaped(text: str) -> str:
     r"The text with the backslashes of `\\frac{1}{2}` as LaTeX has them."
