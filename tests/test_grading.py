@@ -84,7 +84,7 @@ def children(pid: int) -> list[int]:
     except FileNotFoundError: return []
 
 def is_worker(pid: int) -> bool:
-    try: return b"grading.equality" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    try: return b"grading.algebra" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except FileNotFoundError: return False
 
 def test_verdicts_with_workers_killed(idle):
