@@ -77,7 +77,8 @@ def intervals(
         found["pairs"] = share(*_pairs(ids, of, examples, scores, labels))
         chosen = choices(scorer, records)
         for way in CHOICES: found[way] = share([x[way] for x in chosen], [1]*len(ids))
-    return {name: tuple(np.nanquantile(values, [0.025, 0.975]).tolist()) for name, values in found.items()}
+    known = {name: values[~np.isnan(values)] for name, values in found.items()}
+    return {name: tuple(np.quantile(x, [0.025, 0.975]).tolist()) for name, x in known.items() if len(x)}
 
 def _first_errors(share, of: list[int], n: int, scores, labels, threshold: float = 0.5) -> dict:
     import numpy as np
@@ -86,7 +87,8 @@ def _first_errors(share, of: list[int], n: int, scores, labels, threshold: float
     for name, among in {"wrong": gold >= 0, "right": gold < 0}.items():
         hits = among & (said == gold)
         found[name] = share(np.bincount(of, hits, n), np.bincount(of, among, n))
-    return {"f1": 2*found["wrong"]*found["right"]/(found["wrong"] + found["right"]), **found}
+    both = found["wrong"] + found["right"]
+    return {"f1": np.where(both == 0, 0, 2*found["wrong"]*found["right"]/both), **found}
 
 def _areas(drawn, of: list[int], scores, labels) -> dict:
     "Areas under the ROC curve: all steps, and those up to the first error."
@@ -135,7 +137,7 @@ def evaluated(
     several = any(len(r.solutions) > 1 for r in rest)
     row = {k: _rounded(v) for k, v in row.items() if several or k not in CHOICES}
     ends = intervals(scorer, rest, threshold)
-    row["intervals"] = {k: [*map(_rounded, ends[k])] for k in ends if row.get(k) is not None}
+    row["intervals"] = {k: [round(x, 4) for x in v] for k, v in ends.items() if row.get(k) is not None}
     return row, calibration(*scorer.examples(examples))
 
 def _rounded(value: float) -> float | None: return None if math.isnan(value) else round(value, 4)
