@@ -94,8 +94,9 @@ def _areas(drawn, of: list[int], scores, labels) -> dict:
     "Areas under the ROC curve: all steps, and those up to the first error."
     import numpy as np
     found = {}
-    for name, ends in {"auc": [None]*len(of), "auc_first": [i + 1 or None for i in first_errors(labels)]}.items():
-        rows = [(q, s, x) for q, ss, xs, end in zip(of, scores, labels, ends) for s, x in zip(ss, xs[:end])]
+    up_to_first = [xs[:i + 1] if i >= 0 else xs for xs, i in zip(labels, first_errors(labels))]
+    for name, marks in {"auc": labels, "auc_first": up_to_first}.items():
+        rows = [(q, s, x) for q, ss, xs in zip(of, scores, marks) for s, x in zip(ss, xs)]
         question, score, label = np.array([row for row in rows if row[2] is not None], float).T
         _, rank = np.unique(score, return_inverse=True)
         found[name] = np.array([_area(rank, label > 0.5, times[question.astype(int)]) for times in drawn])
@@ -135,10 +136,10 @@ def evaluated(
     threshold = best_threshold(*scorer.examples(held)) if held else scorer.threshold
     row = {"questions": len(rest), "solutions": len(examples)} | report(scorer, rest, threshold)
     several = any(len(r.solutions) > 1 for r in rest)
-    row = {k: _rounded(v) for k, v in row.items() if several or k not in CHOICES}
+    found: dict = {k: _rounded(v) for k, v in row.items() if several or k not in CHOICES}
     ends = intervals(scorer, rest, threshold)
-    row["intervals"] = {k: [round(x, 4) for x in v] for k, v in ends.items() if row.get(k) is not None}
-    return row, calibration(*scorer.examples(examples))
+    found["intervals"] = {k: [round(x, 4) for x in v] for k, v in ends.items() if found.get(k) is not None}
+    return found, calibration(*scorer.examples(examples))
 
 def _rounded(value: float) -> float | None: return None if math.isnan(value) else round(value, 4)
 

@@ -192,16 +192,19 @@ class Refilling(Sampling):
     def _refilled(self, inputs: list[dict]) -> list[dict]:
         "The rows of the rollout, sampled and judged."
         rows, new = [*inputs], [*range(len(inputs))]
-        ids, answers, replaced = [[]]*len(rows), [[]]*len(rows), 0
-        self.judged = [None]*len(rows)
+        ids: dict[int, list[int]] = {}
+        answers: dict[int, list[int]] = {}
+        judged: dict[int, Judged] = {}
+        replaced = 0
         for attempt in range(self.refill + 1):
             for i in new: ids[i] = self.asked[rows[i]["prompt"][-1]["content"]]
             with self.timed("generate"): said = self._sampled([ids[i] for i in new], new)
             self.tokens += sum(map(len, said))
             asked = [self.prompts[rows[i]["place"]] for i in new]
-            with self.timed("score"): judged = self.judge(asked, [ids[i] for i in new], said)
-            for i, answer, x in zip(new, said, judged): answers[i], self.judged[i] = answer, x
-            if attempt == 0: self.first = [*self.judged]
+            with self.timed("score"): judged |= zip(new, self.judge(asked, [ids[i] for i in new], said))
+            answers |= zip(new, said)
+            self.judged = [judged[i] for i in range(len(rows))]
+            if attempt == 0: self.first = self.judged
             silent = [] if attempt == self.refill else self._silent()
             other = self._others({row["place"] for row in rows}, len(silent), attempt)
             new = []
@@ -211,7 +214,8 @@ class Refilling(Sampling):
                 new += of
             if not new: break
             replaced += len(new)
-        self.rollout, self.ready = (ids, answers), True
+        self.rollout = [ids[i] for i in range(len(rows))], [answers[i] for i in range(len(rows))]
+        self.ready = True
         self._metrics["train"]["refilled"].append(replaced/len(rows))
         return rows
 
