@@ -75,7 +75,9 @@ KINDS = {
     "gated": dict(),
     "lora": dict(use_peft=True, lora_r=4, reward_mode="PRMVR"),
     "critic": dict(advantage_estimator="gae", init_kl_coef=0.01),
-    "used twice": dict(train_batch_size=6, max_epochs=2, reward_mode="VR", num_episodes=2, max_samples=6, save_steps=4),
+    "used twice": dict(
+        train_batch_size=6, max_epochs=2, reward_mode="VR", num_episodes=2, max_samples=6, save_steps=4, refill=2,
+    ),
 }
 
 @pytest.mark.slow

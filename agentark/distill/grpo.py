@@ -10,9 +10,11 @@ __all__ = ['Mode', 'Estimator', 'Baseline', 'Level', 'Form', 'Mask', 'Outcome', 
 import json
 import warnings
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, get_args
 from ..core.config import AgentArkError, neutral, unknown
+from ..core.extras import how_to_install
 from ..core.store import read_jsonl, write_jsonl
 from .rollouts import Prompt, agreed_prompts, order, prompts
 from .training import Adapting, HeldOut, Training, is_main, processes
@@ -89,6 +91,9 @@ class GrpoOptions(RolloutOptions, Adapting, HeldOut):
     guard_share: float = 0.75             # short: fewer steps than this share of the consensus's, or the group's
     alarm_steps: int = 10                 # stop if over so many steps the reward does not fall ...
     alarm_fall: float = 0.2               # ... while the share of right answers falls by this share; 1 is never
+    alarm_slow_steps: int = 60            # or over so many steps ...
+    alarm_slow_fall: float = 0.1          # ... by this share
+    refill: int = 0                       # how often a rollout replaces questions whose answers are all paid alike
     force_reward_model: bool = False      # reward with nothing but a model that fails the truncation test
     zero_stage: Literal[0, 1, 2, 3] | None = None  # DeepSpeed's ZeRO: shares out optimizer (1), gradients, weights (3)
     use_vllm: Literal["colocate", "server"] | None = None  # vLLM samples, in the training's processes or on a server
@@ -106,6 +111,9 @@ class Grpo(GrpoOptions):
     save_steps: int = neutral(20)        # steps between checkpoints, from which a killed run resumes; rounded up to
                                          # whole rollouts
     log_samples: int = neutral(4)        # answers with the scores of their steps, into completions.jsonl at each log
+    vllm_gpu_memory_utilization: float = neutral(0.3)  # share of a GPU's memory, colocated
+    vllm_tensor_parallel_size: int = neutral(1)  # GPUs that vLLM shares a model out over, colocated
+    vllm_server_base_url: str | None = neutral(None)  # of `trl vllm-serve`; default: port 8000 here
     report_to: str = neutral("none")     # wandb, tensorboard, trackio: whatever transformers knows
     overwrite: bool = neutral(False)     # start anew, dropping the old model and checkpoints
 
@@ -156,6 +164,7 @@ def _check(stage: GrpoOptions):
         f"--reward_mode {stage.reward_mode} needs a reward model: give --reward_pretrain, or take --reward_mode VR"
     )
     _check_level(stage)
+    _check_sampling(stage)
     if Path(stage.save_path).resolve() == Path(resolve(stage.pretrain)).resolve(): raise AgentArkError(
         "--save_path is --pretrain: the student that it starts from is still needed; choose another folder"
     )
@@ -176,6 +185,19 @@ def _check_level(stage: GrpoOptions):
     if stage.loss_level == "paper" and not _once(stage): raise AgentArkError(
         "the paper's product of ratios is that of TRL with one step for each rollout: "
         "leave out --train_batch_size and --max_epochs, or take --loss_level sequence"
+    )
+
+def _check_sampling(stage: GrpoOptions):
+    if stage.use_vllm and not find_spec("vllm"): raise AgentArkError(
+        f"--use_vllm {stage.use_vllm}: vLLM is not installed: {how_to_install('vllm')}; "
+        "without the flag our own sampler does"
+    )
+    if not stage.refill: return
+    if stage.advantage_estimator == "gae": raise AgentArkError(
+        "--refill is for answers that are compared with each other: gae compares with a critic; leave one of them out"
+    )
+    if stage.use_vllm or processes()[1] > 1: raise AgentArkError(
+        "--refill is for one process with our own sampler: leave it out, or use no --use_vllm and no launcher"
     )
 
 def _once(stage: GrpoOptions) -> bool:
@@ -287,6 +309,7 @@ def _trainer(stage: Grpo):
         masked=stage.mask_separators,
         normalise=stage.normalise and stage.loss_level == "token",
         batch_size=stage.micro_rollout_batch_size*stage.n_samples_per_prompt,
+        refill=stage.refill,
         critic_learning_rate=stage.critic_learning_rate,
         held=_held(stage),
         shown=stage.log_samples,
@@ -294,7 +317,8 @@ def _trainer(stage: Grpo):
         eval_dataset=Dataset.from_list([dict(prompt=asked[0].messages, place=0)]) if stage.eval_dataset else None,
         peft_config=lora_config(model, stage.lora_r, stage.lora_alpha) if stage.use_peft else None,
     )
-    trainer.alarm = Alarm("reward/paid", stage.alarm_steps, stage.alarm_fall, stage.rollout_batch_size)
+    windows = [(stage.alarm_steps, stage.alarm_fall), (stage.alarm_slow_steps, stage.alarm_slow_fall)]
+    trainer.alarm = Alarm("reward/paid", windows if stage.alarm_fall < 1 else [], stage.rollout_batch_size)
     trainer.add_callback(trainer.alarm)
     if is_main(): _forget_later(Path(stage.save_path))
     return trainer
@@ -369,6 +393,9 @@ def _arguments(stage: Grpo):
         scale_rewards="none",
         use_vllm=stage.use_vllm is not None,
         vllm_mode=stage.use_vllm or "colocate",
+        vllm_gpu_memory_utilization=stage.vllm_gpu_memory_utilization,
+        vllm_tensor_parallel_size=stage.vllm_tensor_parallel_size,
+        vllm_server_base_url=stage.vllm_server_base_url,
         gradient_checkpointing=stage.gradient_checkpointing,
         bf16=_half(stage),
         logging_steps=stage.logging_steps,

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Loss', 'Negatives', 'Stages', 'Metric', 'PrmTraining', 'PrmOptions', 'Prm', 'encode_any', 'StepScores', 'Scorer',
-           'prompt_data']
+           'asked', 'prompt_data']
 
 # %% ../../nbs/07_distill/17_prm.ipynb #9b1892ed
 import json
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 from ..core.config import AgentArkError, neutral, unknown
+from ..core.records import stable_id
 from ..core.store import manifest_path, read_jsonl
 from .label_steps import Steps
 from .prm_eval import best_threshold, step_metrics, truncation
@@ -101,6 +102,7 @@ class Prm(PrmOptions):
         trainer.tokenizer.save_pretrained(out)
         about: dict = {"prompt": "the question alone", "data": self.train_data_path, "template": self.template()}
         about["prompt_data"] = prompt_data(self.train_data_path)
+        about["learnt_from"] = sorted({asked(x.prompt) for x in trainer.learnt})
         about |= _evaluated(StepScores(model, trainer.tokenizer, self.per_device_eval_batch_size), trainer.held)
         found = about["held_out"]
         (out/"prm.json").write_text(json.dumps(about, indent=2))
@@ -316,6 +318,10 @@ def _evaluated(scorer: StepScores, held: list[StepExample]) -> dict:
     known = {k: None if v != v else round(v, 4) for k, v in found.items()}
     told = {k: known[k] for k in ("threshold", "truncation")}
     return {"held_out": {"solutions": len(held), **known}, **told}
+
+def asked(prompt: list[dict]) -> str:
+    "A digest of what is asked: the same of the same question, whatever a file calls it."
+    return stable_id(prompt[-1]["content"])
 
 def prompt_data(path) -> dict:
     "The questions of a file of step labels: the `dataset` that was asked, as its run's manifest says, or the file."

@@ -228,7 +228,7 @@ def step_features(
     model,
     rows: list[dict],
     folder: Path,            # gets `features.npy`, and `features.json`, which says how far it is
-    tokens: int = 8192,      # of a batch
+    tokens: int = 2048,      # of a batch; on a CPU a quarter faster than 8192
     at_once: int = 20,       # batches between two writings
 ) -> np.ndarray:
     "The vectors `(S, H)` at all steps of all rows, in order; computed by the first process, or read."
@@ -236,7 +236,7 @@ def step_features(
     path, shape = folder/"features.npy", (int(ends[-1]), model.score.in_features)
     if is_main(): _compute(model, rows, path, shape, ends, tokens, at_once)
     wait_for_all()
-    return np.load(path, mmap_mode="r")
+    return np.load(path, mmap_mode="c")   # torch warns of arrays that cannot be written
 
 def _compute(model, rows: list[dict], path: Path, shape: tuple, ends, tokens: int, at_once: int):
     key, state = _key(model, rows, tokens), path.with_suffix(".json")
