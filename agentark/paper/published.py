@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['QUESTIONS', 'tables', 'published', 'changes', 'by_method', 'published_changes', 'right', 'interval', 'p_between',
-           'told', 'tested_cells', 'published_grid']
+           'change', 'told', 'tested_cells', 'published_grid']
 
 # %% ../../nbs/08_paper/03_published.ipynb #fa34b771
 import json
+import math
 from importlib.resources import files
 from ..core.config import unknown
 from ..eval.statistics import mcnemar, wilson
@@ -93,6 +94,15 @@ def p_between(a: int, b: int, n: int) -> tuple[float, float]:
     only_b = min(b, n - a)            # at the smallest overlap
     only_a = only_b + a - b
     return mcnemar(max(a - b, 0), max(b - a, 0)), mcnemar(only_a, only_b)
+
+def change(before: float, after: float, test: str) -> tuple[float, float, float]:
+    "Points between two published percentages, with the widest 95 % interval that they allow (Wald, smallest overlap)."
+    a, b, n = right(before, test), right(after, test), QUESTIONS[test]
+    only_b = min(b, n - a)
+    only_a = only_b + a - b
+    error = math.sqrt(only_a + only_b - (b - a)**2/n)/n
+    points = after - before
+    return points, points - 196*error, points + 196*error
 
 def told(lowest: float, highest: float) -> str:
     "What such a range allows to say at 5 %: `significant`, `not significant` or `open`."
