@@ -64,7 +64,7 @@ def beside(cells,    # columns: panel, row, series, value, ci95_low, ci95_high, 
         part = cells[cells.panel == panel]
         _dots_of(ax, part, rows[panel], looks)
         if zero: ax.axvline(0, color=DARK, lw=0.8, zorder=0)
-        if start is not None: ax.set_xlim(left=start)
+        if start is not None: ax.set_xlim(start, start + 1.08*(part.value.max() - start))
         asked = ", ".join(str(int(n)) for n in sorted(part.n.unique())) if part.n.notna().all() else ""
         ax.set_xlabel((units or {}).get(panel, "accuracy (%)") + f"\nn = {asked}"*bool(asked), fontsize=9)
         ax.set_title(panel, fontsize=10)
