@@ -29,12 +29,12 @@ def ours(panel: str, row: str, series: str,
         ) -> dict:
     "A share of ours as a row, in percent."
     values = [record.get("accuracy", record.get("difference")), record["ci95_low"], record["ci95_high"]]
-    return _row(panel, row, series, [100*x for x in values], record["n"], source) | {"single": single}
+    return _row(panel, row, series, [100*x for x in values], record["n"], source) | {"single": int(single)}
 
 def _row(panel: str, row: str, series: str, values, n: int | None, source: str) -> dict:
     value, low, high = values
     where = {"panel": panel, "row": row, "series": series}
-    return {**where, "value": value, "ci95_low": low, "ci95_high": high, "n": n, "source": source, "single": False}
+    return {**where, "value": value, "ci95_low": low, "ci95_high": high, "n": n, "source": source, "single": 0}
 
 # %% ../../nbs/08_paper/04_beside.ipynb #ba2e7504
 WAYS = {"not taught": GREY, "R-SFT": COLOURS[1], "DA": COLOURS[4], "PAD": COLOURS[3]}    # as in all pictures
@@ -51,7 +51,10 @@ def beside(cells,    # columns: panel, row, series, value, ci95_low, ci95_high, 
            note: str="",                         # below the picture
           ):
     "A panel for each setting; in it each row has a dot with its 95 % interval for each series."
+    import pandas as pd
     plt = style()
+    numbers = ["ci95_low", "ci95_high", "n"]    # of a file, an empty column is one of empty texts
+    cells = cells.assign(**cells[numbers].apply(pd.to_numeric), single=cells.single.astype(bool))
     panels = list(cells.panel.unique())
     rows = {panel: list(cells.row[cells.panel == panel].unique()) for panel in panels}
     looks = _looks(list(cells.series.unique()))
