@@ -12,6 +12,7 @@ from agentark.core.store import manifest_path
 from agentark.eval.metrics import read_results
 from agentark.paper.figures import redraw
 from agentark.paper.plots import read_table
+from agentark.paper.redraw import drawn_in
 from agentark.paper.results import debates
 
 matplotlib.use("Agg")
@@ -48,12 +49,31 @@ def test_a_figure_can_be_drawn_again_from_its_files(picture, tmp_path):
         assert again.with_suffix(".pdf").read_bytes() == picture.with_suffix(".pdf").read_bytes()
     for name in config(picture)["tables"]: assert (tmp_path/name).read_bytes() == picture.with_name(name).read_bytes()
 
-WITHOUT = {"debate", "lab_pad_training", "lab_several_paths", "paper_published"}   # words, curves, means, as printed
+WITHOUT = {   # words, curves, means, as printed
+    "debate", "lab_pad_training", "lab_several_paths", "paper_published", "paper_tables_9_to_13",
+}
 
 @pytest.mark.parametrize("picture", [p for p in FIGURES if p.stem not in WITHOUT], ids=lambda p: p.stem)
 def test_every_table_has_its_intervals(picture):
     for name in config(picture)["tables"]:
         assert {"ci95_low", "ci95_high", "n"} <= {*read_table(picture.with_name(name)).columns}
+
+PAPER = {"figure_3", "figure_4", "figure_5", "figure_6", *(f"table_{i}" for i in range(1, 9)), "tables_9_to_13"}
+
+def test_the_figures_and_tables_of_the_paper_are_drawn():
+    assert {f"paper_{name}" for name in PAPER} <= {*drawn_in(ROOT/"figures")}
+
+def test_every_picture_is_drawn_by_agentark_figures():
+    assert [*drawn_in(ROOT/"figures")] == [p.stem for p in FIGURES]
+
+BESIDE = [p for p in FIGURES if config(p)["figure"] == "beside"]
+
+@pytest.mark.parametrize("picture", BESIDE, ids=lambda p: p.stem)
+def test_every_value_of_ours_names_a_command_that_is_there(picture):
+    sources = {*read_table(picture.with_suffix(".csv")).source}
+    named = [re.search(r"\S+\.(yaml|ipynb)", source) for source in sources - {"published"}]
+    assert all(named)
+    for found in named: assert (ROOT/found[0]).exists(), found[0]
 
 def test_another_number_is_another_picture(tmp_path):
     picture = ROOT/"figures"/"demo.png"
