@@ -44,8 +44,8 @@ def test_the_grid_is_whole():
 def test_no_name_is_misspelt():
     known = {
         "Qwen/Qwen3-32B", "Qwen/Qwen3-8B", "Qwen/Qwen3-1.7B", "Qwen/Qwen3-0.6B", "google/gemma-3-27b-it",
-        "google/gemma-7b-it", "meta-llama/Meta-Llama-3-8B-Instruct", "Qwen/Qwen2.5-72B-Instruct", "Qwen/Qwen2.5-VL-32B-Instruct",
-        "Qwen/Qwen2.5-VL-3B-Instruct", "internlm/internlm2_5-20b-chat",
+        "google/gemma-7b-it", "meta-llama/Meta-Llama-3-8B-Instruct", "Qwen/Qwen2.5-72B-Instruct",
+        "Qwen/Qwen2.5-VL-32B-Instruct", "Qwen/Qwen2.5-VL-3B-Instruct", "internlm/internlm2_5-20b-chat",
     }
     text = "\n".join((FULL/f"{name}.yaml").read_text() for name in RECIPES)
     assert {*re.findall(r"(?:Qwen|google|meta-llama|internlm)/[\w.-]*\w", text)} == known
@@ -88,8 +88,8 @@ def stand_in(name: str, folder: Path) -> str:
 LEFT_OUT = {"use_vllm", "tensor_parallel_size", "max_model_len", "base_url"}
 AT_MOST = {
     "max_samples": 8, "model_max_tokens": 96, "max_tokens": 16, "generate_max_len": 16, "num_agents": 3,
-    "num_rounds": 2, "rollout_batch_size": 2, "train_batch_size": 8, "n_samples_per_prompt": 4, "per_device_train_batch_size": 8,
-    "gradient_accumulation_steps": 1, "num_train_epochs": 1,
+    "num_rounds": 2, "rollout_batch_size": 2, "train_batch_size": 8, "n_samples_per_prompt": 4,
+    "per_device_train_batch_size": 8, "gradient_accumulation_steps": 1, "num_train_epochs": 1,
 }
 TEXTS = {
     "HotpotQA": {"query": "Who wrote it?", "gt": "Ada Lovelace", "kind": "short", "context": "Notes\nBy Ada Lovelace."},
@@ -99,14 +99,16 @@ TEXTS = {
     "MedMCQA": {"query": "Which?", "gt": "B", "kind": "choice", "choices": ["a", "b", "c", "d"]},
 }
 
-NAMES = "test_dataset_name", "dataset_name", "model", "model_name", "model_name_or_path", "bert_model"
+NAMES = {
+    "test_dataset_name", "dataset_name", "prompt_data", "model", "model_name", "model_name_or_path", "pretrain",
+    "policy", "bert_model",
+}
 
 class Small:
     "A recipe with tiny models and few questions: lab-m debates, in place of all teachers."
-    def __init__(self, folder: Path):
-        self.folder = folder
+    def __init__(self, folder: Path, **students: str):
+        self.folder, self.students = folder, students
         self.texts = {name: str(write_jsonl(folder/f"{name}.jsonl", [row])) for name, row in TEXTS.items()}
-        self.students: dict[str, str] = {}
 
     def named(self, value: str) -> str:
         "What stands in the place of a dataset or a model."
@@ -137,12 +139,13 @@ class Small:
 
 SAME = re.compile(r"(debate|labels|rsft|da)_(8b|32b|gemma|vl)_(gsm8k|math|metamathqa|medmcqa)(_\d+)?\}")
 
-def run(name: str, folder: Path, *steps: str) -> Path:
+def run(name: str, folder: Path, *steps: str, **students: str) -> Path:
     "Run steps of a recipe in small, all of them on the debates of one teacher on one training set; their folder."
     teacher = "vl" if name == "vision" else "32b"
     recipe = yaml.safe_load(SAME.sub(rf"\1_{teacher}_gsm8k}}", (FULL/f"{name}.yaml").read_text()))
-    small = Small(folder)
-    recipe["steps"] = {name: small.step(recipe["steps"][name]) for name in needed(recipe["steps"], steps)}
+    small = Small(folder, **students)
+    wanted = needed(recipe["steps"], steps or recipe["steps"])
+    recipe["steps"] = {name: small.step(recipe["steps"][name]) for name in wanted}
     file = folder/"small.yaml"
     file.write_text(yaml.safe_dump({**recipe, "notebooks": str(ROOT/"nbs"/"12_experiments"), "task": None}))
     return Run(str(file)).run()
@@ -184,6 +187,12 @@ def test_the_paper(tmp_path):
     found = (out/"elsewhere_qwen3_8b"/"evaluation.csv").read_text()
     assert all(metric in found for metric in ("f1", "rougeL", "bertscore"))
     assert (out/"perplexity"/"quality.csv").read_text().count("perplexity") == 4
+
+@pytest.mark.recipes
+def test_one_cell_step_by_step(tmp_path):
+    out = run("gsm8k_qwen3", tmp_path, **{"Qwen/Qwen3-0.6B": "lab-s"})
+    assert {len(read(path)) for path in out.glob("*_gsm8k.jsonl")} == {8}
+    assert (out/"gsm8k.md").read_text().count("against") == 3
 
 @pytest.mark.recipes
 def test_a_student_that_sees(tmp_path):
