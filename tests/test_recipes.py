@@ -45,7 +45,8 @@ def test_no_name_is_misspelt():
     known = {
         "Qwen/Qwen3-32B", "Qwen/Qwen3-8B", "Qwen/Qwen3-1.7B", "Qwen/Qwen3-0.6B", "google/gemma-3-27b-it",
         "google/gemma-7b-it", "meta-llama/Meta-Llama-3-8B-Instruct", "Qwen/Qwen2.5-72B-Instruct",
-        "Qwen/Qwen2.5-VL-32B-Instruct", "Qwen/Qwen2.5-VL-3B-Instruct", "internlm/internlm2_5-20b-chat",
+        "Qwen/Qwen2.5-VL-32B-Instruct", "Qwen/Qwen2.5-VL-3B-Instruct", "Qwen/Qwen2.5-3B-Instruct",
+        "internlm/internlm2_5-20b-chat",
     }
     text = "\n".join((FULL/f"{name}.yaml").read_text() for name in RECIPES)
     assert {*re.findall(r"(?:Qwen|google|meta-llama|internlm)/[\w.-]*\w", text)} == known
@@ -62,6 +63,7 @@ STANDS_FOR = {   # a student: its architecture and TRL's name of its chat templa
     "Qwen/Qwen3-0.6B": ("qwen3", "qwen3"),
     "meta-llama/Meta-Llama-3-8B-Instruct": ("llama", "llama3"),
     "google/gemma-7b-it": ("gemma", "gemma"),
+    "Qwen/Qwen2.5-3B-Instruct": ("qwen2", "qwen2_5"),
     "Qwen/Qwen2.5-VL-3B-Instruct": ("qwen2_5_vl", "qwen2_5"),
 }
 VISION = dict(depth=1, hidden_size=16, intermediate_size=16, num_heads=2, out_hidden_size=32)
