@@ -67,5 +67,6 @@ def command_of(stage) -> list[str]:
     command = [type(stage).__name__.lower()]
     for field in dataclasses.fields(stage):
         value = getattr(stage, field.name)
-        if value and value != field.default: command += [f"--{field.name}", *(value if isinstance(value, list) else [value])]
+        if not value or value == field.default: continue
+        command += [f"--{field.name}", *(value if isinstance(value, list) else [value])]
     return command

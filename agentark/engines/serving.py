@@ -183,7 +183,7 @@ def trouble_of(scheduler) -> dict[str, str]:
     return {"trying again": trouble[:100]} if trouble else {}
 
 async def store_all(
-    todo: list,
+    todo,            # of a length, and iterable
     answers,         # as a scheduler's `distribute` takes it: yields a record of each, or the text of an error
     scheduler,
     store,           # an open `Store`
