@@ -48,7 +48,7 @@ _SIGNED = re.compile(r"(?<![\w.)])[-+]?(?:\d[\d,]*\d|\d)?(?:(?<=\d)\.\d+|(?<!\d)
 def _is_formula(text: str) -> bool:
     "Has a text digits or signs of mathematics, and no words?"
     if _LETTERS.search(re.sub(r"\\[a-zA-Z]+", "", text)): return False
-    return re.search(r"[0-9+*/=<>^\\]|-\s*\w|\w\s*-", text) is not None
+    return re.search(r"[0-9+*/=<>^\\&|~!¬∧∨⊕→↔]|-\s*\w|\w\s*-", text) is not None
 
 def _marked(text: str) -> list:
     "The signs of a formula, numbers by their value. Raises `Unreadable`, also for one that is too long."
@@ -63,6 +63,7 @@ def _same_formula(a: str, b: str) -> bool | None:
     "Are two formulas the same, sign by sign, or else by value? `3-1` and `4-2` are no numbers, but scores."
     a, b = (x.strip(" \t*_`\"'").rstrip(".").strip("$ ") for x in (a, b))
     if (x := number(a)) is not None and (y := number(b)) is not None: return x == y
+    if re.search(r"(?<!\\)[&|~]", a + b): return "".join(a.split()) == "".join(b.split())      # of logic
     try: signs = _marked(a), _marked(b)
     except Unreadable: return "".join(a.lower().split()) == "".join(b.lower().split())
     if signs[0] == signs[1]: return True

@@ -41,8 +41,9 @@ def _sentences(letters: str) -> str:
     one, last = _letter(letters), rf"[(\[]?([{letters}])[)\]]?(?=\s*(?:[.!;]|$|,?\s(?:because|since|as)\b))"
     # the answer is C, the best option here is clearly C
     announced = rf"""
-        (?i: \b(?:(?:answer|option|choice|solution|pick)s?\b[^\n.(]{{0,40}}?|(?:right|correct|best)(?:\sone)?\s?)
-             (?:\bis\b|\bbe\b|:|=) ) (?!\s{{1,9}}not\b) \s{{0,9}} (?i:{_ADVERBS})
+        (?i: \b(?:(?:answer|ans|option|choice|solution|pick|letter|statement)s?\b[^\n.(]{{0,40}}?
+               |(?:right|correct|best)(?:\sone)?\s?)
+             (?:\bis\b|\bbe\b|:|=|\s[-–—](?=\s)) ) (?!\s{{1,9}}not\b) \s{{0,9}} (?i:{_ADVERBS})
         {one}"""
     # C is the correct answer
     praised = rf"""
@@ -62,10 +63,17 @@ def _sentences(letters: str) -> str:
              |gives(?:\s+us)?|choose|chose|pick|select|guess|say
              |(?:correspond|point|lead)s?\s+to|match(?:es)?)\b [,:]? \s+ {_ADVERBS} (?:the\s+)? )
         {last}"""
+    # only C satisfies both, that makes C the right choice, not A but C
+    singled = rf'''
+        \b[Oo]nly\s+(?i:(?:option|choice|answer|statement)\s+)?[(\[]?([{letters}])[)\]]?\s+
+          (?:satisf|match|meet|hold|work|fit|remain|qualif|agree)\w*
+      | \b[(\[]?([{letters}])[)\]]?\s+best\s+\w+(?:s|es)\b
+      | (?i:\bmak(?:es|ing)\s+)[(\[]?([{letters}])[)\]]?\s+(?i:the\s+(?:{_RIGHT}\s+)?(?:{_RIGHT}|{_NOUN})\b)
+      | \bnot\s+[(\[]?[{letters}][)\]]?,?\s+but\s+(?i:{_ADVERBS})[(\[]?([{letters}])\b'''
     # I choose C
     said = r"(?i:(?:option|choice|letter|answer)\s)?"
     chosen = rf"(?i: \b(?:choose|pick|select)\b ) (?!\s{{1,9}}not\b) \s{{0,9}} {said} {one}"
-    return " | ".join((announced, praised, concluded, chosen))
+    return " | ".join((announced, praised, concluded, singled, chosen))
 
 # %% ../../nbs/02_grading/13_letters.ipynb #ee9c296e
 @lru_cache
@@ -102,7 +110,7 @@ def _last_of(pattern: re.Pattern, text: str) -> re.Match | None:
 # %% ../../nbs/02_grading/13_letters.ipynb #3c8080a3
 _STYLE = re.compile(
     r"\\(?:text(?:bf|rm|it|sf)?|math(?:rm|bf|sf|it|bb)|mbox|operatorname|underline|boldsymbol)\s?\{([^{}]*)\}")
-_SPACE = re.compile(r"\\[ ,;:!]|~|\\q?quad(?![a-zA-Z])|\\(?:left|right)(?![a-zA-Z])")
+_SPACE = re.compile(r"\\[ ,;:!]|\\(?:rm|bf|it|sf|tt)(?![a-zA-Z])|~|\\q?quad(?![a-zA-Z])|\\(?:left|right)(?![a-zA-Z])")
 
 def unstyled(text: str) -> str:
     "The text without the commands that only give it a look."
@@ -139,11 +147,12 @@ def extract_choice(text: str, letters: str="ABCDEFGHIJ") -> Answer:
     "The option letter a reply settles on, upper case."
     stated, mentioned, alone, option = _patterns(letters)
     text = unstyled(text)
+    if m := re.fullmatch(rf"\W*\(?([{letters}{letters.lower()}])[).:]?\W*", text): return Answer(m[1].upper(), "letter")
     box, end = last_box(text)
     if box is None and cut_off(text): return NONE
     boxed = _of_box(box, letters) if box else None
     behind = text[end + 1:] if boxed else text
-    plain = re.sub(r"[*$_`]", "", behind)
+    plain = re.sub(r"""[*$_`]|["'“‘](?=[A-Z]["'”’])|(?<=["'“‘][A-Z])["'”’]""", "", behind)
     m = _last_of(stated, plain)
     if boxed: return Answer(_pick(m), "stated") if m and _FINAL.search(m[0]) else Answer(boxed, "boxed")
     if m or (m := _last_of(mentioned, plain)): return Answer(_pick(m), "stated")

@@ -46,7 +46,7 @@ _END = re.compile(r"""
   | ,?[ ]\(?(?:or[ ])?(?:approximately|about|roughly|around|nearly)\b | [ ]\((?=≈|\\approx)
   | ,[ ](?=(?!and\b|or\b)[a-z]{2,})
   | [ ]an?[ ](?=[a-z]{3,})(?!half|third|quarter|dozen|hundred|thousand|million)
-  | [ ](?:each|every)\b
+  | [ ](?:each|every)\b(?![ ](?:costs?|makes?|gives?|is|are|comes?|totals?)\b)
   | </
 """, re.X)
 _UNSURE = re.compile(
@@ -88,20 +88,30 @@ def _is_phrase(tree: Node) -> bool:
     return {isinstance(t, Text) for t in tree.items} == {True, False}
 
 # %% ../../nbs/02_grading/12_mathematics.ipynb #9da7fbfc
+_TWICE = re.compile(r"([^()]+?)\s*\(([^()]+)\)")
+
 def _settled(text: str) -> str | None:
-    "The answer that a piece of text is, when it is nothing else. Of `3 + 4 = 7` that is what follows the last sign."
+    """The answer that a piece of text is, when it is nothing else.
+
+    Of `3 + 4 = 7` that is what follows the last sign, of `seven (7)` the number."""
     text = text.strip(" \t*_`:").rstrip(".").strip(" *_`")
     if not 0 < len(text) <= 400: return None
     if number(text) is not None: return _compact(text)
+    if (m := _TWICE.fullmatch(text)) and None is not number(worded(m[1])) == number(worded(m[2])):
+        return _compact(worded(m[1]))
     tree = tree_of(text)
     if tree is None or (isinstance(tree, Is) and isinstance(tree.subject, Text)):     # the sum = 7
         return _last_side(text)
     return None if _is_phrase(tree) else text
 
+_OPERATOR = re.compile(r"\\(?:gcd|lcm|lim|max|min|Pr|sum|prod|int|det|dim|operatorname|mathbb\{[EP]\}|text\{[^{}]*\}[(_])")
+
 def _last_side(text: str) -> str | None:
     "What follows the last equals sign of a computation, or of a sentence."
     left, equals, right = text.rpartition("=")
-    if not equals or "," in left or _FORMULA.search(text): return None
+    if not equals or _FORMULA.search(text): return None
+    if _OPERATOR.match(left) and tree_of(left) is None: return _settled(right)
+    if "," in left: return None
     if _PROSE.search(left): return _settled(right)
     computed = tree_of(left)
     return _settled(right) if computed and not symbols(computed) else None
@@ -135,8 +145,10 @@ def _entangled(text: str, start: int, end: int) -> bool:
 # %% ../../nbs/02_grading/12_mathematics.ipynb #52d6b349
 _VERB = re.compile(r"""
     \b(?:is|are|was|were|be|equals?|makes?|gives?|leaves?|has|have|had|gets?|needs?|costs?|earns?|pays?|becomes?|totals
-      |yields?|remains?|comes?\sto|brings?|takes?|contains?|holds?|weighs?|receives?|saves?|spends?|sells?|uses?)\b | =
+      |yields?|remains?|covers?|walks?|travels?|drives?|eats?|buys?|reads?|works?|plays?|comes?\sto|brings?|takes?|contains?|holds?|weighs?|receives?|saves?|spends?|sells?|uses?)\b | = | \b(?:he|she|they|we)\s(?:will\s|can\s|must\s)?[a-z]+\b
 """, re.X)
+_LED = re.compile(
+    r"(?:after|when|if|since|in|with|for|at|by|on|because|as|given|from|during|once|before|(?:out\s)?of)\b", re.I)
 _TWO = re.compile(r"[0-9].*\b(?:and|but|while|whereas)\b")      # Tom has 3 and Ann has 4
 _AROUND = re.compile(r"""
     (?:(?:about|approximately|roughly|around|exactly|only|just|simply|precisely|therefore|thus|hence|clearly
@@ -150,6 +162,9 @@ def _the_number(clause: str, says: bool) -> str | None:
     None if there is none or the clause is unsure of it, all of the clause if it has several."""
     found = [*_NUMBER.finditer(clause)]
     if not found or _UNSURE.search(clause[:found[0].start()]): return None
+    if says and len(found) > 1 and _LED.match(clause):      # of the 9 boys, 4 swim
+        behind = clause.rfind(", ")
+        found = [m for m in found if m.start() > behind] or found
     if len(found) > 1:
         verbs = [*_VERB.finditer(clause)]
         sure = verbs and (says or verbs[-1][0] == "=") and not _TWO.search(clause[verbs[0].end():verbs[-1].start()])
@@ -160,8 +175,6 @@ def _the_number(clause: str, says: bool) -> str | None:
 
 # %% ../../nbs/02_grading/12_mathematics.ipynb #7c040f4d
 _IS = re.compile(r"\s*(?:(?:must|has\sto|should|will)\s)?(?:is|be|are|equals?|=|:)\s*(?=\S)")
-_LED = re.compile(
-    r"(?:after|when|if|since|in|with|for|at|by|on|because|as|given|from|during|once|before|out\sof)\b", re.I)
 _STOP = re.compile(r"[.?]+(?=\s|\*|$)|\n")
 
 def _formulas(text: str, m: re.Match) -> str:
@@ -180,6 +193,16 @@ def _held(m: re.Match) -> str:
     "What the signs of a formula hold."
     return next(filter(None, m.groups())).strip()
 
+_SYMBOLS = re.compile(r"""
+    ([-+]?[0-9][0-9,]*(?:\.[0-9]+)?) \s
+    (m|s|g|h|L|N|J|W|V|K|psi|(?:[kcm]?m|mi|ft|k?g|mol|L|N|J)(?:\^?[23])?/(?:s|h|hr|min|m|L|kg|g|mol|day)(?:\^?[23])?)\.?
+""", re.X)
+
+def _with_symbols(clause: str) -> str:
+    "A number with the symbol of its unit, which is no variable where a sentence has them apart."
+    m = _SYMBOLS.fullmatch(clause.strip())
+    return rf"{m[1]} \text{{ {m[2]}}}" if m else clause
+
 def _clause(rest: str, says: bool) -> str:
     "A text up to where its clause ends; where `after 3 days, ...` leads to another, up to the end of the sentence."
     m = (_STOP if says and _LED.match(rest) else _END).search(rest)
@@ -196,7 +219,7 @@ def _stated(rest: str, sentence: bool=True) -> str | None:
     if m := _AROUND.match(rest): rest = rest[m.end():]
     clause = _clause(rest, says)
     if m := _FORMULA.match(rest): return _after_name(rest, m) or _formulas(_from(rest, m), m)
-    if found := _settled(clause): return found
+    if found := _settled(_with_symbols(clause)): return found
     if formulas := list(_FORMULA.finditer(clause)):
         return _after_name(clause, formulas[-1]) or _formulas(clause, formulas[-1])
     if "\\" in clause:
@@ -303,7 +326,8 @@ def extract_math(text: str) -> Answer:
 
 def _computed(box: str) -> str:
     "What is in a box; of `3 + 4 = 7` what follows the last sign."
-    return box if tree_of(box) is not None or "," in box else _settled(box) or box
+    if tree_of(box) is not None or ("," in box and not _OPERATOR.match(box)): return box
+    return _settled(box) or box
 
 def _behind(text: str, end: int) -> Answer | None:
     "The final answer that a reply announces behind its last box, if it can be read."
@@ -333,7 +357,9 @@ def _in_words(text: str) -> Answer:
     sentence = re.split(r"[.!?]\s|\n", text.strip()[-300:].rstrip(".! "))[-1]
     verb = _last_match(_VERB, sentence)
     found = worded(sentence[verb.end():].strip()) if verb else ""
-    return Answer(found, "last number") if number(found) is not None else _last(text)
+    numbers = [*_NUMBER.finditer(found)]
+    if len(numbers) != 1 or _UNSURE.search(found[:numbers[0].start()]): return NONE
+    return NONE if _entangled(found, *numbers[0].span()) else Answer(_clean(numbers[0][0]), "last number")
 
 def _is_words(text: str) -> bool:
     return isinstance(tree_of(text), Text)

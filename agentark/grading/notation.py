@@ -88,7 +88,9 @@ def worded(text: str) -> str:
     "The text with numbers in words as digits; `no one` keeps its one."
     text = re.sub(r"(?<![\w\\])(?:minus|negative)\s+(?=\\?\$?[0-9])", "-", text, flags=re.I)
     text = re.sub(r"(?<=[0-9])\s+and\s+(?:a|one)[\s-]+half\b", " 1/2", text, flags=re.I)
-    return _WORDED.sub(_in_digits, text)
+    text = re.sub(r"(?<![\w\\])an?\s+(?=dozen\b)", "1 ", text, flags=re.I)
+    text = _WORDED.sub(_in_digits, text)
+    return re.sub(r"(?<=[0-9])\s+point\s+(?=[0-9]+(?!\S*[0-9]))", ".", text, flags=re.I)
 
 def _in_digits(m: re.Match) -> str:
     "The digits of a number in words; the words where they are none, such as `five two`."
@@ -150,6 +152,7 @@ _SPELLINGS = [(re.compile(pattern, re.X), new) for pattern, new in [
     (r"\\(?:leqslant|leq)(?![a-zA-Z])", r"\\le"),
     (r"\\(?:geqslant|geq)(?![a-zA-Z])", r"\\ge"),
     (r"\\neq(?![a-zA-Z])", r"\\ne"),
+    (r"\\pounds(?![a-zA-Z])", r"\\pound"),
     (r"\\varnothing", r"\\emptyset"),
     (r"\\(?:vec|underline|overrightarrow)(?![a-zA-Z]) | \b m\s?(?=\\angle)", ""),
     (r"\\over(?:line|leftrightarrow)\s*\{([A-Z]{2,3})\}", r"\1"),                            # a segment or line
@@ -211,7 +214,7 @@ _GREEK = set("""
 _SHORT_UNITS = set("""
     cm km mm nm kg mg ml mL dl dL cl cL ft lb lbs mph kph kmph kmh mpg hr hrs min mins sec secs yd yds yr yrs wk wks
     pm am cc in sq cu kWh Wh kW MW Hz kHz MHz GHz kJ kN kV dB MB GB TB KB kB Mbps kbps bps fps rad deg mi
-    rpm rps tsp tsps tbsp tbsps pts qt qts gm gms kgs kms cms mms mls ppm ppb psi pct gbp Rs pcs dz kcal mmHg hp
+    dm hm ng sqft cfs gph ftlb rpm rps tsp tsps tbsp tbsps pts qt qts gm gms kgs kms cms mms mls ppm ppb psi pct gbp Rs pcs dz kcal mmHg hp
 """.split())
 
 # %% ../../nbs/02_grading/00_notation.ipynb #abe4d848

@@ -132,7 +132,10 @@ def _measure(t: Node) -> Node:
         letters, part = letters + part.right.name, part.left
     if isinstance(part, Sym) and (letters + part.name).isupper() and letters:
         return Sym("".join(sorted(letters + part.name)))
-    if isinstance(t, Fn) and t.name in ("sin", "cos", "tan") and isinstance(t.args[0], (Sym, Text)):
+    if not isinstance(t, Fn): return t
+    if t.name == "abs" and isinstance(found := _measure(t.args[0]), Sym):
+        return found if len(found.name) > 1 else t     # |AB|, but not |x|
+    if t.name in ("sin", "cos", "tan") and isinstance(t.args[0], (Sym, Text)):
         return Call(t.name, t.args)
     return t
 

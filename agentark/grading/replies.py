@@ -45,7 +45,9 @@ def tagged(text: str) -> str:
 
 # %% ../../nbs/02_grading/11_replies.ipynb #07141fbd
 _NEXT = re.compile(r"""
-    ^[ \t*#_]*(?:Question|Q|Problem|Exercise|Passage|Context|Human|User|Instruction|Input)\s?[0-9]{0,3}\s?:
+    ^[ \t*#_]*(?:Question|Q|Problem|Exercise|Passage|Context|Human|User|Instruction|Input|Example(?=\s?[0-9]))
+      \s?[0-9]{0,3}\s?:
+  | ^\#{1,4}[ ]*\*{0,2}(?:Question|Problem|Exercise|Example|Task|Instruction)(?:[ ]\#?[0-9]{1,3})?\*{0,2}[ ]*$
   | (?P<inline> [ \t](?:Question|Problem|Passage|Human|User)\s?[0-9]{0,3}:\s )
   | <\|(?:im_end|im_start|endoftext|end_of_text|eot_id|end|user|eos)\|> | </s> | <end_of_turn> | \[INST\]
 """, re.M | re.X)

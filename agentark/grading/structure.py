@@ -6,6 +6,7 @@
 __all__ = ['Prover', 'Undecided', 'settled', 'same']
 
 # %% ../../nbs/02_grading/08_structure.ipynb #4d99f292
+import string
 from collections.abc import Callable
 from agentark.grading.trees import (
     Add,
@@ -19,6 +20,7 @@ from agentark.grading.trees import (
     Rel,
     Seq,
     Set,
+    Sym,
     Text,
     Union,
     inside,
@@ -96,6 +98,21 @@ def _said(t: Node) -> Node:
     "What a variable is said to be: `x = 5` as 5."
     return t.value if isinstance(t, Is) else t
 
+def _pointed(t: Node) -> Node:
+    "`x = 3, y = 4` as `(3, 4)`: values of letters that follow each other, in their order."
+    if not isinstance(t, Set) or not all(isinstance(v, Is) and isinstance(v.subject, Sym) for v in t.items): return t
+    names = "".join(v.subject.name for v in t.items)
+    row = len(names) == len(t.items) and names in string.ascii_letters
+    return Seq("(", ")", tuple(v.value for v in t.items)) if row else t
+
+def _asked(t: Node) -> Node:
+    "17 of `m + n = 17`, where a problem asks for that sum; no line has such letters."
+    if not isinstance(t, Rel) or t.op != "=" or symbols(t.right): return t
+    terms = [t.left]
+    while isinstance(terms[0], Add): terms[:1] = terms[0].left, terms[0].right
+    unknowns = len(terms) > 1 and all(isinstance(x, Sym) and x.name in string.ascii_letters[:23] for x in terms)
+    return t.right if unknowns else t
+
 # %% ../../nbs/02_grading/08_structure.ipynb #d9927147
 def same(a: Node, b: Node, prove: Prover=settled) -> bool:
     "Are two trees the same answer? `prove(task, x, y)` decides pairs of expressions."
@@ -112,6 +129,8 @@ def same(a: Node, b: Node, prove: Prover=settled) -> bool:
         a, b = _as_equation(a), _as_equation(b)
     elif Is in shapes:
         return same(_said(a), _said(b), prove)
+    if shapes == {Seq, Set}: a, b = _pointed(a), _pointed(b)
+    if Rel in shapes and len(shapes) > 1: a, b = _asked(a), _asked(b)
     if {Set} < {type(a), type(b)}: return _all_same(a, b, prove)
     if is_expr(a) and is_expr(b):
         return prove("equal", a, b)
