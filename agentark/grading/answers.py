@@ -29,7 +29,8 @@ from .letters import extract_choice, unstyled
 from .mathematics import extract_math, tree_of
 from .notation import MAX_CHARS, Unreadable, marks, number, plain, respell
 from .replies import NONE, Answer, boxed, heard, tagged, visible
-from .trees import Const, Is, Node, Rel, inside, is_expr, symbols
+from .trees import Add, Const, Is, Node, Rel, inside, is_expr, symbols, walk
+from .values import exact
 from ..sandbox.sandbox import passes
 
 # %% ../../nbs/02_grading/14_answers.ipynb #8593faa5
@@ -68,6 +69,9 @@ def _same_formula(a: str, b: str) -> bool | None:
     except Unreadable: return "".join(a.lower().split()) == "".join(b.lower().split())
     if signs[0] == signs[1]: return True
     both = tree_of(a), tree_of(b)
+    if None not in both and not any(isinstance(t, Add) for t in walk(both)):
+        values = exact(both[0]), exact(both[1])
+        if None not in values: return values[0] == values[1]
     return equal_math(a, b) if all(map(_has_variables, both)) else False
 
 def _has_variables(t: Node | None) -> bool:
@@ -99,9 +103,9 @@ def extract_short(text: str) -> Answer:
     found, how = lines[-1], "last line"
     for line, below in zip(lines, [*lines[1:], ""]):
         if _HEADING.fullmatch(line) and below: found, how = below, "stated"
-        for m in re.finditer(r"\banswers?\s*(?:is|are|:)[\s*_:]{0,9}([^\s*_:].*)", line, re.I):
+        for m in re.finditer(r"\banswers?[\s*_]*(?:is|are|:)[\s*_:]{0,9}([^\s*_:].*)", line, re.I):
             found, how = m[1], "stated"
-    found = re.sub(r"\.(?=\W*$)", "", found).strip(" \t*_`\"'")
+    found = re.sub(r"^(?:1[.)]|[-*•])\s+(?=\D)|\.(?=\W*$)", "", found).strip(" \t*_`\"'")
     return Answer(found, how) if found else NONE
 
 # %% ../../nbs/02_grading/14_answers.ipynb #6ab39acd

@@ -11,7 +11,7 @@ from .notation import MAX_CHARS, Mark, Unreadable, respell
 from .quantities import CURRENCIES, money, with_unit, wording
 from .reading import Marks, starts
 from .relations import RELATIONS, ray, relation
-from .trees import Const, Is, Matrix, Node, Ratio, Seq, Set, Sym, Union, is_expr, neg
+from .trees import Const, Is, Matrix, Node, Num, Ratio, Seq, Set, Sym, Union, is_expr, neg
 
 # %% ../../nbs/02_grading/06_grammar.ipynb #d11b1e52
 REALS = Seq("(", ")", (neg(Const("oo")), Const("oo")))
@@ -179,6 +179,15 @@ def _rows(s: Marks) -> tuple:
     return tuple(tuple(row) for row in rows if row)
 
 # %% ../../nbs/02_grading/06_grammar.ipynb #2df67935
+def _overlap(rays: tuple) -> Seq | None:
+    "The interval that `x > 2 and x < 5` is."
+    oo = Const("oo")
+    if len(rays) != 2 or not all(isinstance(t, Seq) and len(t.items) == 2 for t in rays): return None
+    below, above = sorted(rays, key=lambda t: t.items[1] == oo)
+    low, high = above.items[0], below.items[1]
+    fits = below.items[0] == neg(oo) and above.items[1] == oo and isinstance(low, Num) and isinstance(high, Num)
+    return Seq(above.opening, below.closing, (low, high)) if fits and low.value < high.value else None
+
 def _listed(values: list, by: set) -> Is | Set:
     "Several items as one answer."
     first, *rest = values
@@ -190,6 +199,7 @@ def _listed(values: list, by: set) -> Is | Set:
     said = tuple(v.value for v in values)
     if all(map(is_expr, said)): return Is(first.subject, Set(said))
     if by == {"or"}: return Is(first.subject, Union(said))
+    if by == {"and"} and (both := _overlap(said)): return Is(first.subject, both)
     raise Unreadable("both or either?")
 
 def read(text: str) -> Node:

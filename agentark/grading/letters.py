@@ -24,7 +24,8 @@ _NOUN = r"(?:answer|option|choice|one|solution|statement|response|pick|fit|match
 _NOT = re.compile(r"(?:\bnot|n't|\bnever|\bthan|\binstead\s+of|\bneither|\bno)\s+(?:\w+\s+)?\W{0,3}$", re.I)
 _WRONG = re.compile(
     r"\W{0,3}\s*(?:is|was|are|would\s+be|seems|looks)?\s*"
-    r"(?:not\b|n't\b|wrong|incorrect|false|ruled|eliminated|impossible|out\b|can(?:'t|not)|too\b)", re.I)
+    r"(?:not\b(?!\s+\(?[A-J]\b)|n't\b|wrong|incorrect|false|ruled|eliminated|impossible|out\b|can(?:'t|not)|too\b)",
+    re.I)
 
 # %% ../../nbs/02_grading/13_letters.ipynb #63360e57
 def _letter(letters: str) -> str:
@@ -42,7 +43,7 @@ def _sentences(letters: str) -> str:
     # the answer is C, the best option here is clearly C
     announced = rf"""
         (?i: \b(?:(?:answer|ans|option|choice|solution|pick|letter|statement)s?\b[^\n.(]{{0,40}}?
-               |(?:right|correct|best)(?:\sone)?\s?)
+               |(?:right|correct|best)(?:\sone)?\s?|(?:final|response|prediction|conclusion)\s?(?=:))
              (?:\bis\b|\bbe\b|:|=|\s[-–—](?=\s)) ) (?!\s{{1,9}}not\b) \s{{0,9}} (?i:{_ADVERBS})
         {one}"""
     # C is the correct answer
@@ -51,8 +52,9 @@ def _sentences(letters: str) -> str:
           | (?i:\b(?:so|hence|thus|therefore|that|think|believe|and|but|only|option|choice|answer|statement)\s+) )
         [(\[]?([{letters}])[)\]]? \s+
         (?i: (?:it\s)?is|was|seems|looks|appears|must\s+be|should\s+be|would\s+be|has\s+to\s+be|fits|works )
-        (?i: \s+(?:to\s+be\s+)? (?:the\s+|our\s+|my\s+)? (?:{_RIGHT}\s+)? (?:{_RIGHT}|{_NOUN})\b
+        (?i: \s+(?:to\s+be\s+)? {_ADVERBS} (?:the\s+|our\s+|my\s+)? (?:{_RIGHT}\s+)? (?:{_RIGHT}|{_NOUN})\b
              (?=\s*[.,!;]|\s*$|\s+(?:because|since|as|here|to|for|of|among)\b)
+          | \s+the\s+most\s+\w+\s+\w+(?=\s*[.!]|\s*$)
           | (?<=it\sis)(?=\s*[.!]|\s*$) )
         """
     # I think it's C, so it must be C, hence C, I conclude C, that leaves C
@@ -60,8 +62,9 @@ def _sentences(letters: str) -> str:
         (?i: \b(?:it\s*(?:'s|is|must\s+be|has\s+to\s+be|should\s+be)|(?:must|has\s+to)\s+be|so|hence
              |thus|therefore|conclude(?:\s+that)?(?:\s+it\s*(?:'s|is))?
              |go(?:ing)?\s+with|went\s+with|settle\s+on|opt(?:ing)?\s+for|leaves(?:\s+us\s+with)?|leaving
-             |gives(?:\s+us)?|choose|chose|pick|select|guess|say
-             |(?:correspond|point|lead)s?\s+to|match(?:es)?)\b [,:]? \s+ {_ADVERBS} (?:the\s+)? )
+             |gives(?:\s+us)?|we\s+(?:get|obtain|have)|that\s+is|i\.e|based\s+on\s+(?:this|that)
+             |definitely|clearly|certainly|choose|chose|pick|select|guess|say
+             |(?:correspond|point|lead)s?\s+to|match(?:es)?)\b [.,:]{{0,2}} \s+ {_ADVERBS} (?:the\s+)? )
         {last}"""
     # only C satisfies both, that makes C the right choice, not A but C
     singled = rf'''
@@ -82,9 +85,11 @@ def _patterns(letters: str) -> tuple[re.Pattern, ...]:
     option = rf"^[ \t]*\(?([{letters}])[.):][ \t]+"
     alone = (
         rf"\(([{letters}])\) | \*\*\(?([{letters}])[).]?\*\* | ^[ \t$*]*\(?([{letters}])[).:]*[$* \t.]*$ | {option}\S"
-        rf" | ^[ \t]*\(?([{letters}])\)?,?\s(?:because|since)\b"
+        rf" | ^[ \t]*\(?([{letters}])\)?,?\s(?:because|since)\b | \*\*\(?([{letters}])[).:]\s[^*\n]*\*\*"
+        rf" | (?<=[.!?]\s)([{letters}])[.!]?\s*\Z | \A([{letters}])\s[-–(]\s?[^\n]*\Z"
     )
-    mentioned = rf"(?i:\b(?:answer|option)\b)\s{{0,9}}(?i:(?:option|choice|letter)\s)?{_letter(letters)}"
+    noun = r"(?i:\b(?:answer|option|letter|ans\.?)(?=\W))\s{0,9}(?i:(?:option|choice|letter)\s)?"
+    mentioned = noun + _letter(letters)
     return (
         re.compile(_sentences(letters), re.M | re.X),
         re.compile(mentioned, re.M | re.X),
@@ -108,9 +113,12 @@ def _last_of(pattern: re.Pattern, text: str) -> re.Match | None:
     return None
 
 # %% ../../nbs/02_grading/13_letters.ipynb #3c8080a3
-_STYLE = re.compile(
-    r"\\(?:text(?:bf|rm|it|sf)?|math(?:rm|bf|sf|it|bb)|mbox|operatorname|underline|boldsymbol)\s?\{([^{}]*)\}")
-_SPACE = re.compile(r"\\[ ,;:!]|\\(?:rm|bf|it|sf|tt)(?![a-zA-Z])|~|\\q?quad(?![a-zA-Z])|\\(?:left|right)(?![a-zA-Z])")
+_STYLE = re.compile(r"""
+    \\(?:text(?:bf|rm|it|sf|sc)?|math(?:rm|bf|sf|it|bb|cal)|bold|pmb|mbox|operatorname|underline|boldsymbol)
+    \s?\{([^{}]*)\}
+""", re.X)
+_SPACE = re.compile(
+    r"\\[ ,;:!]|\\(?:rm|bf|it|sf|tt|[lL]arge|[hH]uge)(?![a-zA-Z])|~|\\q?quad(?![a-zA-Z])|\\(?:left|right)(?![a-zA-Z])")
 
 def unstyled(text: str) -> str:
     "The text without the commands that only give it a look."
@@ -130,7 +138,9 @@ def _whole(letters: str) -> re.Pattern:
     return re.compile(rf"""
         [({{\[\s$*]* (?: (?:the\s+)?(?:(?:correct|final|best)\s+)?(?:answer|option|choice)
             (?:\s+is|\s*:)?[\s:({{\[]+ ){{0,2}}
-        ([{letters}]) [\s$*]* (?: [)}}\]]+[.:,]?(?:\s.*)? | [.:]\s.* | [.:,]? | \(.* | -\s.* ) [\s$]*
+        ([{letters}]) [\s$*]*
+          (?: [)}}\]]+[.:,]?(?:[\s\\$].*)? | [.:,]\s.* | [.:,]? | \(.* | -\s.* | (?<![AI])(?<=[A-Z])\s+(?-i:[A-Z0-9\\]).*
+            | is\s(?:the\s)?(?:correct|right|answer).* ) [\s$]*
     """, re.I | re.S | re.X)
 
 def _of_box(box: str, letters: str) -> str | None:
@@ -156,7 +166,6 @@ def extract_choice(text: str, letters: str="ABCDEFGHIJ") -> Answer:
     m = _last_of(stated, plain)
     if boxed: return Answer(_pick(m), "stated") if m and _FINAL.search(m[0]) else Answer(boxed, "boxed")
     if m or (m := _last_of(mentioned, plain)): return Answer(_pick(m), "stated")
-    if box: return NONE
     options = list(islice(option.finditer(text), 2))
-    last = deque(alone.finditer(text), 1)
+    last = deque(alone.finditer(behind if box is None else text[end + 1:]), 1)
     return Answer(_pick(last[0]), "letter") if last and len(options) < 2 else NONE    # two options: the question again

@@ -19,7 +19,7 @@ _NUMBER = re.compile(r"""
       (?: \s?(?:[xX×*]|times|\\times|\\cdot)\s?10\s?(?:\^|\*\*)\s?
          (?:\{[-+]?[0-9]+\}|[-+]?[0-9]+) | [eE][-+]?[0-9]+(?!\w) )
   | (?<![0-9A-Za-z_.^]) (?:[-+−]\s?)? (?:\\?[$€£])?
-    (?: [0-9]{1,3}(?:[ ][0-9]{3})+(?![0-9]) | [0-9](?:[0-9,]*[0-9])? )
+    (?: [0-9]{1,3}(?:[ ][0-9]{3})+(?![0-9]) | [0-9](?:[0-9,]*[0-9])? ) (?![0-9]*(?:st|nd|rd|th)\b)
     (?:\.[0-9]+)?
     (?: \s?/\s?[0-9]+(?:\.[0-9]+)? )?
     (?: \s?\\?% | \s(?:per\s?cent|million|billion|thousand|hundred|dozen)\b )?
@@ -40,7 +40,7 @@ _FORMULA = re.compile(r"""
 _ANSWER = re.compile(r"\banswers?\b[^\n.]{0,80}?(?:\b(?:is|are|be)\b|=|:) | \#\#\#\# | ^A:", re.I | re.M | re.X)
 _RESULT = re.compile(r"\bresult\b[^\n.]{0,80}?(?:\bis\b|=|:)", re.I)
 _END = re.compile(r"""
-    [.?]+(?=\s|\*|$)
+    (?<!\bRs)[.?]+(?=\s|\*|$)
   | \n
   | ,?[ ]\(?(?:because|since|so|as|which|when|where|after|for|if|therefore|hence|thus|I[ ]hope)\b
   | ,?[ ]\(?(?:or[ ])?(?:approximately|about|roughly|around|nearly)\b | [ ]\((?=≈|\\approx)
@@ -104,7 +104,8 @@ def _settled(text: str) -> str | None:
         return _last_side(text)
     return None if _is_phrase(tree) else text
 
-_OPERATOR = re.compile(r"\\(?:gcd|lcm|lim|max|min|Pr|sum|prod|int|det|dim|operatorname|mathbb\{[EP]\}|text\{[^{}]*\}[(_])")
+_OPERATOR = re.compile(
+    r"\\(?:gcd|lcm|lim|max|min|Pr|sum|prod|int|det|dim|operatorname|\#|mathbb\{[EP]\}|text\{[^{}]*\}[(_])")
 
 def _last_side(text: str) -> str | None:
     "What follows the last equals sign of a computation, or of a sentence."
@@ -128,7 +129,7 @@ _GOES_ON = re.compile(rf"""
         (?!\S*\s(?:[*+/=-]|is|are)\s)
       | or\s(?:more|less|fewer|so)\b | (?:more|less|fewer)\sthan\s(?:\$?[0-9]|[a-z]\b|twice|half) | out\sof\b
       | and\s(?:an?|one)[\s-](?:{_PART}) | (?:{_PART})s?\b | [x×*+/^:-]\s?\$?[0-9]
-      | (?:{_MEASURE}),?\s(?:and\s)?\$?[0-9] )
+      | (?:{_MEASURE}),?\s(?:and\s)?\$?[0-9] | (?:{_MEASURE})\s(?:less|fewer)\b )
 """, re.I | re.X)
 _COMES_FROM = re.compile(rf"""
     (?: \b(?:{_PART}|quarter)s?\sof
@@ -145,7 +146,9 @@ def _entangled(text: str, start: int, end: int) -> bool:
 # %% ../../nbs/02_grading/12_mathematics.ipynb #52d6b349
 _VERB = re.compile(r"""
     \b(?:is|are|was|were|be|equals?|makes?|gives?|leaves?|has|have|had|gets?|needs?|costs?|earns?|pays?|becomes?|totals
-      |yields?|remains?|covers?|walks?|travels?|drives?|eats?|buys?|reads?|works?|plays?|comes?\sto|brings?|takes?|contains?|holds?|weighs?|receives?|saves?|spends?|sells?|uses?)\b | = | \b(?:he|she|they|we)\s(?:will\s|can\s|must\s)?[a-z]+\b
+      |yields?|remains?
+    |covers?|walks?|travels?|drives?|eats?|buys?|reads?|works?|plays?|comes?\sto|brings?|takes?|contains?|holds?|weighs?|receives?|saves?|spends?|sells?|uses?)\b
+  | = | \btotal\sof\b | \b(?:he|she|they|we)\s(?:will\s|can\s|must\s)?[a-z]+\b
 """, re.X)
 _LED = re.compile(
     r"(?:after|when|if|since|in|with|for|at|by|on|because|as|given|from|during|once|before|(?:out\s)?of)\b", re.I)
@@ -162,6 +165,8 @@ def _the_number(clause: str, says: bool) -> str | None:
     None if there is none or the clause is unsure of it, all of the clause if it has several."""
     found = [*_NUMBER.finditer(clause)]
     if not found or _UNSURE.search(clause[:found[0].start()]): return None
+    if len(found) > 1:      # a 2-digit number: 34
+        found = [m for m in found if not re.match(r"-[a-z]", clause[m.end():])] or found
     if says and len(found) > 1 and _LED.match(clause):      # of the 9 boys, 4 swim
         behind = clause.rfind(", ")
         found = [m for m in found if m.start() > behind] or found
@@ -195,7 +200,7 @@ def _held(m: re.Match) -> str:
 
 _SYMBOLS = re.compile(r"""
     ([-+]?[0-9][0-9,]*(?:\.[0-9]+)?) \s
-    (m|s|g|h|L|N|J|W|V|K|psi|(?:[kcm]?m|mi|ft|k?g|mol|L|N|J)(?:\^?[23])?/(?:s|h|hr|min|m|L|kg|g|mol|day)(?:\^?[23])?)\.?
+    (m|s|g|h|L|N|J|W|V|K|psi|pt|pc|sr|lm|lx|ly|kts?|kn|fl\soz|(?:[kcm]?m|mi|ft|k?g|mol|L|N|J)(?:\^?[23])?/(?:s|h|hr|min|m|L|kg|g|mol|day)(?:\^?[23])?)\.?
 """, re.X)
 
 def _with_symbols(clause: str) -> str:
@@ -203,9 +208,18 @@ def _with_symbols(clause: str) -> str:
     m = _SYMBOLS.fullmatch(clause.strip())
     return rf"{m[1]} \text{{ {m[2]}}}" if m else clause
 
+_CONCLUDES = re.compile(r"""
+    ^(?!.*\b(?:because|since|as|which|where)\b)
+    .* \b(?:is|are|be|equals?|makes?|gives?|total\sof|then|leaves?) \s+
+    (?:\$(?:\\.|[^$\\])+\$ | \\?\$?-?[0-9][0-9,]*(?:\.[0-9]+)?(?:/[0-9]+)?%?) (?:\s[a-z]+){0,2} \s*$
+""", re.X)
+
 def _clause(rest: str, says: bool) -> str:
     "A text up to where its clause ends; where `after 3 days, ...` leads to another, up to the end of the sentence."
-    m = (_STOP if says and _LED.match(rest) else _END).search(rest)
+    m = _STOP.search(rest)
+    sentence = rest[:m.start()] if m else rest
+    if says and (_LED.match(rest) or (re.match("[A-Z][a-z]", rest) and _CONCLUDES.search(sentence))): return sentence
+    m = _END.search(rest)
     return rest[:m.start()] if m else rest
 
 # %% ../../nbs/02_grading/12_mathematics.ipynb #c14c8bc7
@@ -219,8 +233,10 @@ def _stated(rest: str, sentence: bool=True) -> str | None:
     if m := _AROUND.match(rest): rest = rest[m.end():]
     clause = _clause(rest, says)
     if m := _FORMULA.match(rest): return _after_name(rest, m) or _formulas(_from(rest, m), m)
-    if found := _settled(_with_symbols(clause)): return found
-    if formulas := list(_FORMULA.finditer(clause)):
+    formulas = list(_FORMULA.finditer(clause))
+    told = formulas and clause[:1].isalpha() and _PROSE.search(_FORMULA.sub("", clause))     # if $x > 0$, then $x = 5$
+    if not told and (found := _settled(_with_symbols(clause))): return found
+    if formulas:
         return _after_name(clause, formulas[-1]) or _formulas(clause, formulas[-1])
     if "\\" in clause:
         return clause.strip()      # mathematics outside the grammar: its spelling is all there is
@@ -275,7 +291,7 @@ _LISTED = re.compile(r"(?:\bare|[=:])\s((?:-?[0-9][0-9./]*(?:,\s(?:and\s)?|\sand
 def _last(text: str) -> Answer:
     "The last formula or number of a reply that states nothing."
     digit = max(map(text.rfind, "0123456789"))
-    window = text[max(0, digit - 400):digit + 100]
+    window = text[max(0, digit - 400):digit + 100] if digit >= 0 else text[-400:]
     formula, m = _last_match(_FORMULA, window), _last_match(_NUMBER, window)
     if formula and (not m or formula.end() >= m.end()):
         return Answer(_formulas(window, _first_listed(window)), "last formula")
@@ -306,7 +322,7 @@ def _last_number(text: str, m: re.Match) -> str:
 # %% ../../nbs/02_grading/12_mathematics.ipynb #24189c47
 _EMPTY = re.compile(r"\\f?boxe?d?\s*\{\s*\}")
 _FINAL = re.compile(r"""
-    (?: ^ | [.!?]\s+ ) [\s*_\#>]* (?:(?:so|thus|therefore|hence|and),?\s)?
+    (?: ^ | [.!?]\s+ | ,\s(?=so|thus|therefore|hence) ) [\s*_\#>]* (?:(?:so|thus|therefore|hence|and),?\s)?
     (?:(?:the|my|our)\s)? (?:final|correct|overall)?\s?
     answers?\b [^\n.]{0,60}? (?:\bis\b|\bare\b|=|:)
   | \#{4}
@@ -356,10 +372,11 @@ def _in_words(text: str) -> Answer:
     "The number in words after the last verb of a reply that has no digit."
     sentence = re.split(r"[.!?]\s|\n", text.strip()[-300:].rstrip(".! "))[-1]
     verb = _last_match(_VERB, sentence)
-    found = worded(sentence[verb.end():].strip()) if verb else ""
+    found = worded(sentence[verb.end():].strip() if verb else sentence)
     numbers = [*_NUMBER.finditer(found)]
-    if len(numbers) != 1 or _UNSURE.search(found[:numbers[0].start()]): return NONE
-    return NONE if _entangled(found, *numbers[0].span()) else Answer(_clean(numbers[0][0]), "last number")
+    if len(numbers) != 1: return _last(text)
+    if _UNSURE.search(found[:numbers[0].start()]) or _entangled(found, *numbers[0].span()): return NONE
+    return Answer(_clean(numbers[0][0]), "last number")
 
 def _is_words(text: str) -> bool:
     return isinstance(tree_of(text), Text)

@@ -128,7 +128,8 @@ _CHARACTERS = str.maketrans({
     "π": r"\pi ", "θ": r"\theta ", "∞": r"\infty ", "√": r"\sqrt ", "°": r"^\circ ",
     "’": "'", "≈": r"\approx ", "≃": r"\approx ",
     "½": " 1/2", "¼": " 1/4", "¾": " 3/4", "⅓": " 1/3", "⅔": " 2/3",
-    "€": r"\euro ", "£": r"\pound ", "\u00a0": " ", "\u2009": " ",
+    "€": r"\euro ", "£": r"\pound ", "¥": r"\yen ", "₹": r"\rupee ", "¢": r"\text{ cents}",
+    "\u00a0": " ", "\u2009": " ",
 })
 
 # %% ../../nbs/02_grading/00_notation.ipynb #0987f4a0
@@ -153,6 +154,8 @@ _SPELLINGS = [(re.compile(pattern, re.X), new) for pattern, new in [
     (r"\\(?:geqslant|geq)(?![a-zA-Z])", r"\\ge"),
     (r"\\neq(?![a-zA-Z])", r"\\ne"),
     (r"\\pounds(?![a-zA-Z])", r"\\pound"),
+    (r"\bRs\.?[ ]?(?=[0-9])", r"\\rupee "),
+    (r"\b(?:USD|US\\\$)[ ]?(?=[0-9])", r"\\$"),
     (r"\\varnothing", r"\\emptyset"),
     (r"\\(?:vec|underline|overrightarrow)(?![a-zA-Z]) | \b m\s?(?=\\angle)", ""),
     (r"\\over(?:line|leftrightarrow)\s*\{([A-Z]{2,3})\}", r"\1"),                            # a segment or line
@@ -166,7 +169,8 @@ _SPELLINGS = [(re.compile(pattern, re.X), new) for pattern, new in [
     (r"(?<=[^(])[ ]?\(\s*\\approx[^()]*\)", ""),                                            # \sqrt2 (\approx 1.41)
     (r"\\text\{([^{}]*[^{}\s:=]) \s*(?:[:=]|[ ]is|[ ]are)\s*\} (?=[ ]?[^\s.])", r"\\text{\1}="),   # \text{Area: }12
     (r"\\(?:doteq|simeq|thickapprox)(?![a-zA-Z])", r"\\approx"),
-    (r"(\\approx[ ]?-?[0-9.,]*[0-9]) (?:\.\.\. | … | \\[lc]?dots(?![a-zA-Z]))", r"\1"),
+    (r"= (?=[ ]?-?[0-9]*\.[0-9]+[ ]?(?:\.\.\.|…|\\[lc]?dots(?![a-zA-Z])))", r"\\approx "),    # 1/7 = 0.14...
+    (r"(\\approx[ ]?-?[0-9.,]*[0-9])[ ]?(?:\.\.\. | … | \\[lc]?dots(?![a-zA-Z]))", r"\1"),
 ]]
 # spaces that separate nothing; the one in `27, 125` says that this is a list
 _NEEDLESS = re.compile(r"""
@@ -180,6 +184,7 @@ _COLOUR = re.compile(r"""
 # %% ../../nbs/02_grading/00_notation.ipynb #01cc21ae
 def unescaped(text: str) -> str:
     r"The text with the backslashes of `\\frac{1}{2}` as LaTeX has them."
+    text = text.replace("\x08oxed", "\\boxed").replace("\x0crac", "\\frac")     # read as escapes by somebody
     if "\\\\" not in text: return text
     if "\\\\begin" in text: return text.replace("\\\\", "\\")
     if "\\begin" in text: return text
@@ -213,8 +218,8 @@ _GREEK = set("""
 """.split())
 _SHORT_UNITS = set("""
     cm km mm nm kg mg ml mL dl dL cl cL ft lb lbs mph kph kmph kmh mpg hr hrs min mins sec secs yd yds yr yrs wk wks
-    pm am cc in sq cu kWh Wh kW MW Hz kHz MHz GHz kJ kN kV dB MB GB TB KB kB Mbps kbps bps fps rad deg mi
-    dm hm ng sqft cfs gph ftlb rpm rps tsp tsps tbsp tbsps pts qt qts gm gms kgs kms cms mms mls ppm ppb psi pct gbp Rs pcs dz kcal mmHg hp
+    pm am cc in sq cu kWh Wh kW MW Hz kHz MHz GHz kJ kN kV dB MB GB TB KB kB Mbps kbps bps fps rad deg mi dm hm ng sqft
+    cfs gph ftlb bpm wpm cts pkts cwt mA rpm rps tsp tsps tbsp tbsps pts qt qts gm gms kgs kms cms mms mls ppm ppb psi pct gbp Rs pcs dz kcal mmHg hp
 """.split())
 
 # %% ../../nbs/02_grading/00_notation.ipynb #abe4d848
@@ -240,7 +245,7 @@ def _text(s: str, gap: bool) -> list[Mark]:
     r"The marks of `\text{s}`: a separator, a function, a number, or words."
     s = s.strip(" ,")
     if s in ("and", "or"): return [Mark(s, s, gap)]
-    if s in _FUNCTIONS: return [Mark("fn", s, gap)]
+    if s in _FUNCTIONS and not (gap and s == "sec"): return [Mark("fn", s, gap)]
     if s in ("e", "i"): return [Mark("let", s, gap)]
     if number(s) is None: return [Mark("text", s, True)] if s else []
     if re.fullmatch(r"[0-9.]+", s):
@@ -268,7 +273,7 @@ _NESTING = {"(": 1, "[": 1, r"\{": 1, ")": -1, "]": -1, r"\}": -1}
 def _found(kind: str, s: str, gap: bool) -> list[Mark]:
     "The marks of a match of `_MARK`: its group and text."
     if kind == "run": return _run(s, gap)
-    if kind == "text": return _text(s.strip(), gap)
+    if kind == "text": return _text(s, gap)
     if kind == "num": return [Mark("num", s, gap)]
     if kind == "cmd" and s[1:] in _FUNCTIONS:
         return [Mark("fn", s[1:], gap)]
@@ -314,7 +319,8 @@ _NAMES = {
     "kg": "kilogram kgs", "lb": "pound lbs",
     "h": "hour hr hrs", "min": "minute", "s": "second sec", "mph": "mile/h mi/h",
     "year": "yr yrs", "week": "wk wks", "rpm": "rev/min revolution/minute", "tsp": "teaspoon", "tbsp": "tablespoon",
-    "oz": "ounce", "gal": "gallon", "qt": "quart", "pt": "pint", "km/h": "kph kmph kmh", "rupee": "rs",
+    "oz": "ounce", "gal": "gallon", "qt": "quart", "pt": "pint", "km/h": "kph kmph kmh",
+    "rupee": r"rs inr \rupee", "yen": r"jpy \yen",
     "deg": r"degree \deg", "rad": "radian", "%": "percent pct percentage", "sq": "square", "cu": "cubic",
     "$": r"dollar usd \$ buck", "¢": "cent penny pennie", "euro": r"eur \euro", "pound sterling": r"gbp \pound",
 }
@@ -332,7 +338,8 @@ def _singular(word: str) -> str:
 
 def unit_name(words: str) -> str:
     "The name by which a unit is compared: `Square metres` and `m^2` have the same."
-    words = words.lower().replace(" per ", "/").replace(".", "").replace("^{2}", "^2").replace("^{3}", "^3")
+    words = re.sub(r"^per | per ", "/", words.lower()).replace(".", "")
+    words = words.replace("^{2}", "^2").replace("^{3}", "^3")
     name = re.sub(r"[^\s/^]+", lambda m: _singular(m[0]), words.strip())
     name = re.sub(r"\b(sq|cu) (\S+)", lambda m: m[2] + _POWERS[m[1]], name)
     return _UNITS.get(name, name)

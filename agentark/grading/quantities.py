@@ -13,10 +13,12 @@ from .reading import Marks
 from .trees import Mul, Node, Num, Quantity, Sym, Text, join, neg, num
 
 # %% ../../nbs/02_grading/04_quantities.ipynb #282cc2c9
+CURRENCIES = (r"\$", r"\euro", r"\pound", r"\yen", r"\rupee")
+
 def _unit_follows(s: Marks) -> Mark | None:
     "Take a part of a unit: words, a sign, or a slash with words behind it."
     if s.at("/") and s.then("word", "text"): return s.take()
-    return s.take("text", "word", r"\deg", "%", r"\$", r"\euro")
+    return s.take("text", "word", r"\deg", "%", *CURRENCIES)
 
 def _exponent(s: Marks) -> str:
     "The exponent of a unit."
@@ -55,8 +57,6 @@ def with_unit(s: Marks, value: Node) -> Node:
     return Quantity(value, name)
 
 # %% ../../nbs/02_grading/04_quantities.ipynb #2e36637b
-CURRENCIES = (r"\$", r"\euro", r"\pound")
-
 def money(s: Marks) -> Quantity:
     "An amount with its currency in front; `per day` may follow."
     minus = s.take("-")

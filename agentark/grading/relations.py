@@ -105,6 +105,17 @@ def _solved(sides: list, ops: list) -> tuple[list, list]:
     sides[n] = x
     return sides, [_MIRROR[op] if a < 0 else op for op in ops]
 
+def _open(sides: list, ops: list) -> tuple[list, list]:
+    "`|x - 1| < 2` without its bars."
+    op, = ops
+    if op in (">", r"\ge"): op, sides = _MIRROR[op], sides[::-1]
+    inner, c = sides
+    c = _rational(c) if op in ("<", r"\le") and isinstance(inner, Fn) and inner.name == "abs" else None
+    x = _line(inner.args[0]) if c and c > 0 else None
+    if not x or abs(x[1]) != 1: return sides, [op]
+    middle = x[2]/-x[1]
+    return [num(middle - c), x[0], num(middle + c)], [op, op]
+
 def _moved(t: Expr, a: Fraction, b: Fraction) -> Expr:
     "`(t - b)/a`"
     if isinstance(t, Num): return num((t.value - b)/a)
@@ -134,7 +145,7 @@ def _measure(t: Node) -> Node:
         return Sym("".join(sorted(letters + part.name)))
     if not isinstance(t, Fn): return t
     if t.name == "abs" and isinstance(found := _measure(t.args[0]), Sym):
-        return found if len(found.name) > 1 else t     # |AB|, but not |x|
+        return found if found.name.isupper() else t     # |AB| or |S|, but not |x|
     if t.name in ("sin", "cos", "tan") and isinstance(t.args[0], (Sym, Text)):
         return Call(t.name, t.args)
     return t
@@ -168,6 +179,7 @@ def relation(sides: list, ops: list) -> Node:
     "The tree of `sides[0] ops[0] sides[1] ...`."
     sides, ops = _exactly(sides, ops)
     if not ops: return sides[0]
+    if len(ops) == 1 and ops[0] in ("<", ">", r"\le", r"\ge"): sides, ops = _open(sides, ops)
     sides, ops = _solved(sides, ops)
     turned = len(ops) == 1 and _is_named(sides[1]) and not _is_named(sides[0])
     if turned and ops != [r"\in"]:

@@ -22,7 +22,10 @@ class Answer:
 NONE = Answer(None, "none")
 
 # %% ../../nbs/02_grading/11_replies.ipynb #37718bab
-_THOUGHT = "reflection|scratchpad|analysis|inner_monologue"
+_THOUGHT = (
+    "reflection|scratchpad|scratch|analysis|inner_monologue|inner_thoughts?|reason|cot|chain_of_thought|plan|draft"
+    "|rationale"
+)
 _THINKS = re.compile(
     rf"(?P<end></(?:{_THOUGHT})>|<\|end_of_thought\|>)|<(?:{_THOUGHT})>|<\|begin_of_thought\|>", re.I)
 
@@ -36,20 +39,26 @@ def visible(text: str) -> str:
     return text[end:begun] if end or begun is None else ""     # after an answer it thinks again
 
 # %% ../../nbs/02_grading/11_replies.ipynb #59f46360
-_TAGS = re.compile(r"<(final[_ -]?answer|answer|ans)>(.*?)(?:</\1>|\Z)", re.I | re.S)
+_TAGS = re.compile(r"""
+    <(final[_ -]?answer|answer|ans)> (.*?) (?:</\1>|\Z)
+  | \[(answer)\] (.*?) (?:\[/\3\]|\Z)
+  | <(solution|final|result|output)> (.*?) (?:</\5>)? \s*\Z      # of work that something follows it is none
+""", re.I | re.S | re.X)
 
 def tagged(text: str) -> str:
     "What is in the `<answer>` tags of a reply, all of the reply if it has none."
-    found = [m[2] for m in _TAGS.finditer(text) if m[2].strip()] if "<" in text else []
-    return found[-1] if found else text
+    if "<" not in text and "[" not in text: return text
+    found = [m[2] or m[4] or m[6] or "" for m in _TAGS.finditer(text)]
+    return next((inside for inside in reversed(found) if inside.strip()), text)
 
 # %% ../../nbs/02_grading/11_replies.ipynb #07141fbd
 _NEXT = re.compile(r"""
-    ^[ \t*#_]*(?:Question|Q|Problem|Exercise|Passage|Context|Human|User|Instruction|Input|Example(?=\s?[0-9]))
-      \s?[0-9]{0,3}\s?:
+    ^[ \t*#_]*(?:Next\s)?
+      (?i:Question|Problem|Exercise|Q|Passage|Context|Human|User|Instruction|Input|Example(?=\s?[0-9]))
+      (?:\s?[0-9]{1,3}\s?[.:] | \s?:)
   | ^\#{1,4}[ ]*\*{0,2}(?:Question|Problem|Exercise|Example|Task|Instruction)(?:[ ]\#?[0-9]{1,3})?\*{0,2}[ ]*$
   | (?P<inline> [ \t](?:Question|Problem|Passage|Human|User)\s?[0-9]{0,3}:\s )
-  | <\|(?:im_end|im_start|endoftext|end_of_text|eot_id|end|user|eos)\|> | </s> | <end_of_turn> | \[INST\]
+  | <\|(?:im_end|im_start|endoftext|end_of_text|eot_id|end|user|eos)\|> | </s> | <end_of_turn> | \[INST\] | \[Question\]
 """, re.M | re.X)
 _DONE = re.compile(
     r"\\boxed\s*\S | \#{4}\s*\S | \banswers?\b[^\n]{0,80}?(?:\bis\b|\bare\b|:)[\s*]*\S | ^A:\s*\S", re.I | re.M | re.X)
@@ -74,7 +83,7 @@ _CALCULATED = re.compile(r"<<[^<>\n]{1,200}>>")     # GSM8K's notes for a calcul
 
 def heard(text: str, digits: bool=True) -> str:
     "The part of a visible reply in which its answer is to be found; digits of all scripts as ASCII has them."
-    text = own(tagged(unescaped(plain(text) if digits else text)))
+    text = own(tagged(own(unescaped(plain(text) if digits else text))))
     return _CALCULATED.sub("", text) if "<<" in text else text
 
 # %% ../../nbs/02_grading/11_replies.ipynb #cd905828
