@@ -6,6 +6,7 @@
 __all__ = ['PACKAGES', 'serve', 'StandIn', 'Judge', 'judge', 'together']
 
 # %% ../../nbs/01_sandbox/01_exchange.ipynb #9cecaaf6
+import ast
 import builtins
 import collections
 import datetime
@@ -238,6 +239,8 @@ def serve():
     os._exit(0)
 
 # %% ../../nbs/01_sandbox/01_exchange.ipynb #5e770edf
+_PROTOCOLS = ("__array", "__cuda_array", "__dataframe", "__arrow")     # by which numpy lets an object compute for it
+
 class StandIn:
     "An object of the program, as its tests see it."
     judge = None
@@ -246,7 +249,10 @@ class StandIn:
         object.__setattr__(self, "_StandIn__key", key)
         object.__setattr__(self, "_StandIn__made", made)
 
-    def __getattr__(self, name): return self.__ask("getattr", name)
+    def __getattr__(self, name):
+        if name.startswith(_PROTOCOLS): raise AttributeError(name)
+        return self.__ask("getattr", name)
+
     def __setattr__(self, name, value): self.__ask("setattr", name, value)
     def __delattr__(self, name): self.__ask("delattr", name)
     def __call__(self, *args, **kwargs): return self.__ask("call", *args, **kwargs)
@@ -267,11 +273,12 @@ class StandIn:
     def __ask(self, what: str, *args, **kwargs):
         found = self.judge.ask(what, self, *args, **kwargs)
         if isinstance(found, StandIn): object.__setattr__(found, "_StandIn__made", self.__made)
-        elif what == "call" and found is True and args and not self.__made: self.__doubt()
+        elif what == "call" and type(found) is bool and (args or kwargs) and not self.__made: self.__doubt()
+        if what == "call" and (args or kwargs) and self.__key not in self.judge.named: self.judge.doubtful = found
         return found
 
     def __doubt(self):
-        "What was not asked for by its name has seen what the tests know, and said yes."
+        "What was not asked for by its name has seen what the tests know, and says yes or no."
         if self.__key not in self.judge.named: self.judge.marks.add("objects")
 
     def __own(self, what: str, *args):
@@ -285,6 +292,7 @@ class StandIn:
         self.judge.marks.add("objects")
         return self.judge.ask(what, other, self)
 
+# %% ../../nbs/01_sandbox/01_exchange.ipynb #941c6586
 def _unary(what: str): return lambda self, *args: self._StandIn__ask(what, *args)
 def _binary(what: str): return lambda self, other: self._StandIn__operate(what, other)
 def _reflected(what: str): return lambda self, other: self._StandIn__operate(what, other, reflected=True)
@@ -340,7 +348,13 @@ class _Seen(_End):
         self.errors = {}           # exceptions of the program by number, as classes of ours
         self.named = set()         # numbers of what tests know by name
         self.marks = set()
+        self.doubtful = None       # what an object of the program said last of what tests know
         StandIn.judge = self
+
+    def truth(self, x):
+        "What a test takes for true or false by itself: of an object of the program that, or with a mark."
+        if x is self.doubtful and type(x) is not bool: self.marks.add("objects")
+        return x
 
     def encode_other(self, x):
         if type(x) is StandIn: return {"object": x.__key_of__()}
@@ -350,6 +364,13 @@ class _Seen(_End):
         if hasattr(type(x), "__next__"): return {"theirs": self.hold(x.__next__)}
         if callable(x) and type(x).__module__ in ("builtins", "functools"): return {"theirs": self.hold(x)}
         return self.cannot()
+
+    def decode(self, x):
+        "Plain data, with a mark where it compares to anything as tests are glad to hear."
+        found = super().decode(x)
+        if type(found) in (float, complex) and found != found: self.marks.add("not a number")
+        if type(found).__name__ == "ndarray" and not found.size: self.marks.add("empty array")
+        return found
 
     def decode_other(self, kind: str, value):
         if kind == "object": return StandIn(value)
@@ -364,6 +385,8 @@ class _Seen(_End):
         return collections.namedtuple(name, fields, rename=True)(*self.decoded(values))
 
 # %% ../../nbs/01_sandbox/01_exchange.ipynb #ea1849e1
+_ENDS = (StopIteration, StopAsyncIteration, GeneratorExit)      # a loop of the tests takes them for its end
+
 class Judge(_Seen):
     "The end where the tests are."
 
@@ -376,7 +399,7 @@ class Judge(_Seen):
             if "call" not in message: break
             self.send(self.called(message))
         if message is None: raise EOFError("the program ended before its tests did")
-        if "raised" in message: self.raise_(message["raised"])
+        if "raised" in message: self.raise_(message["raised"], what)
         values = [*args, *kwargs.values()]
         for i, now in message["changed"]: _update(values[i], self.decode(now))
         return values[message["same"]] if "same" in message else self.decode(message["value"])
@@ -387,10 +410,11 @@ class Judge(_Seen):
         try: return {"value": self.encode(self.held[message["call"]](*self.decoded(message["args"]), **kwargs))}
         except Exception as e: return {"raised": [type(e).__name__, [str(x) for x in e.args]]}
 
-    def raise_(self, raised: dict):
+    def raise_(self, raised: dict, what: str):
         "Raise what the program raised."
         kind = self.decode(raised["error"])
         if not issubclass(kind, BaseException): raise TypeError("the program raised what is no exception")
+        if what == "call" and issubclass(kind, _ENDS): self.marks.add("ends a loop")
         try: e = kind(*self.decoded(raised["args"]))
         except TypeError: e = RuntimeError(f"the program raised {kind.__name__}")
         e._own = StandIn(raised["own"])
@@ -402,7 +426,7 @@ PACKAGES = {"np": "numpy", "pd": "pandas"}
 class _Names(dict):
     "The names of the tests: their own, then libraries, then the program's."
     def __init__(self, judge: Judge, job: dict):
-        super().__init__(__name__="solution")
+        super().__init__(__name__="solution", __truth__=judge.truth)
         self.judge, self.imports, self.own = judge, job["imports"], job["own"]
 
     def __missing__(self, name: str):
@@ -429,6 +453,24 @@ def _begin() -> tuple[dict, object]:
         write(1, f"\n{word}{json.dumps(what)}".encode())
     return job, report
 
+# %% ../../nbs/01_sandbox/01_exchange.ipynb #873bfc49
+def _asking(node: ast.expr) -> ast.expr:
+    "A condition, with what it takes for true or false by itself handed to `Judge.truth`."
+    if isinstance(node, ast.BoolOp): node.values = [*map(_asking, node.values)]
+    elif isinstance(node, ast.UnaryOp): node.operand = _asking(node.operand)
+    elif isinstance(node, ast.Call) and not isinstance(node.func, ast.Name):
+        return ast.Call(ast.Name("__truth__", ast.Load()), [node], [])
+    return node
+
+def _compiled(tests: str):
+    "The code of tests."
+    tree = ast.parse(tests, "tests.py")
+    for part in ast.walk(tree):
+        if isinstance(part, (ast.Assert, ast.If, ast.While, ast.IfExp)): part.test = _asking(part.test)
+        if isinstance(part, (ast.GeneratorExp, ast.ListComp)): part.elt = _asking(part.elt)
+    return compile(ast.fix_missing_locations(tree), "tests.py", "exec")
+
+# %% ../../nbs/01_sandbox/01_exchange.ipynb #c6b06045
 def judge():
     "Run the tests, and report whether their end was reached."
     job, report = _begin()
@@ -439,10 +481,11 @@ def judge():
     tests = job["tests"]
     linecache.cache["tests.py"] = len(tests), None, tests.splitlines(True), "tests.py"
     try:
-        code = compile(tests, "tests.py", "exec")
+        code = _compiled(tests)
         end.ask("import")
         exec(code, _Names(end, job))
         end.ask("bool", True)                          # it must have outlived its tests
+        if "nan" in tests.lower(): end.marks.discard("not a number")     # that is asked for
         report(passed=True, marks=sorted(end.marks))
     except BaseException as e:
         sys.stderr.write(_trace(e))

@@ -431,6 +431,9 @@ def suspicions(program: str) -> list[str]:
 MARKS = {
     "objects": "the tests leave a decision to objects of the program, such as their `==`",
     "one process": "the tests pass objects of their own, so they ran in the program's process",
+    "not a number": "the program returned NaN, which is neither above nor below what is expected",
+    "empty array": "the program returned an array without values, of which all are equal to anything",
+    "ends a loop": "the program raised what ends a loop of the tests",
 }
 _HARNESS = {
     "main.py": "import exchange, sys\ngetattr(exchange, sys.argv.pop())()",
