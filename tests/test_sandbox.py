@@ -278,7 +278,7 @@ MARKED = {"vector", "dataclass", "their object", "input", "async", "infinite"}
 
 @pytest.mark.parametrize("part", [0, *(pytest.param(part, marks=pytest.mark.slow) for part in range(1, 13))])
 def test_right_programs_pass(part):
-    "Families in the styles of HumanEval and MBPP; only where tests need the program's own objects, or NaN, is there a mark."
+    "Families in the styles of HumanEval and MBPP; only where tests need the program's objects, or NaN, a mark."
     names = sorted(RIGHT)[part::13]
     ran = {name: run_tests(*RIGHT[name]) for name in names}
     assert [] == [(name, ran[name]) for name in names if not ran[name].ok]

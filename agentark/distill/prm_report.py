@@ -12,7 +12,7 @@ from .prm import encode_any
 from .prm_eval import Scores, choice_metrics, first_errors, step_metrics, truncation
 from .step_examples import MISTAKES, all_right, with_mistake
 from .step_labels import StepExample, step_examples
-from ..engines.models import quietly, resolve
+from ..engines.models import load_whole, loading, quietly, resolve
 
 # %% ../../nbs/07_distill/18_prm_report.ipynb #432ab9e0
 class Confidence:
@@ -23,7 +23,8 @@ class Confidence:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
         path = resolve(folder)
-        with quietly(): self.model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
+        with quietly(), loading(folder): model = load_whole(AutoModelForCausalLM, path, dtype=torch.float32)
+        self.model = model.eval()
         self.model.to("cuda" if torch.cuda.is_available() else "cpu")
         self.tokenizer = AutoTokenizer.from_pretrained(path)
 

@@ -146,6 +146,9 @@ def resolve(name: str) -> str:
     if name in EMBEDDED: return str(prepare(name))
     if Path(name).is_dir():
         if (Path(name)/"config.json").exists(): return _finished(name)
+        if (Path(name)/"adapter_config.json").exists(): raise AgentArkError(
+            f"{name} is an adapter without its model; merge them (peft: `merge_and_unload`) and save the whole"
+        )
         raise AgentArkError(
             f"{name} is a folder without config.json, not a model; "
             "a stopped training resumes with the command that started it"
@@ -191,6 +194,14 @@ def loading(name: str):
         said = " ".join(str(e).split()) or type(e).__name__
         raise AgentArkError(f"cannot load model {name}: {said[:200]}") from None
 
+@contextlib.contextmanager
+def _base(path: str):
+    "A folder of links to a model folder's files without its adapter, whose loading forgets what the base lacks."
+    with tempfile.TemporaryDirectory() as links:
+        for file in Path(path).iterdir():
+            if not file.name.startswith("adapter_"): (Path(links)/file.name).symlink_to(file.absolute())
+        yield links
+
 def load_whole(
     kind,                        # a class of transformers with `from_pretrained`
     path: str,                   # a model folder or hub id
@@ -198,8 +209,12 @@ def load_whole(
     **options,
 ):
     "The model, none of whose weights are made up; `AgentArkError` where one is missing."
-    model, info = kind.from_pretrained(path, trust_remote_code=False, output_loading_info=True, **options)
-    missing = sorted(name for name in info["missing_keys"] if not name.startswith(new))
+    options = {**options, "trust_remote_code": False, "output_loading_info": True}
+    missing = set()
+    if (Path(path)/"adapter_config.json").exists():
+        with _base(path) as base: missing |= set(kind.from_pretrained(base, **options)[1]["missing_keys"])
+    model, info = kind.from_pretrained(path, **options)
+    missing = sorted(name for name in missing | set(info["missing_keys"]) if not name.startswith(new))
     if not missing: return model
     raise AgentArkError(
         f"cannot load model {path}: {len(missing)} of its weights are missing, the first is {missing[0]}; copy it again"

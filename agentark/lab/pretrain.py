@@ -14,7 +14,7 @@ from pathlib import Path
 from ..core.config import neutral, unknown
 from ..data.chains import STYLES
 from ..distill.training import Training, processes
-from ..engines.models import CHAT_TEMPLATE, resolve
+from ..engines.models import CHAT_TEMPLATE, load_whole, loading, resolve
 from .pretraining_data import curriculum
 from .solver import Slips
 
@@ -223,7 +223,7 @@ def _start(stage: Pretrain, chats: list):
     from transformers import AutoModelForCausalLM, AutoTokenizer
     if stage.start_from:
         source = resolve(stage.start_from)
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+        with loading(stage.start_from): model = load_whole(AutoModelForCausalLM, source, dtype=torch.float32)
         return AutoTokenizer.from_pretrained(source), model
     tokenizer = train_tokenizer(chats)
     return tokenizer, new_model(stage.size, len(tokenizer), stage.seed)
