@@ -2,6 +2,7 @@
 import json
 from pathlib import Path
 from agentark.core.config import error_of
+from agentark.core.folders import ASIDE, drop_aside, put_back, set_aside
 from agentark.core.store import Store, manifest_path, read_manifest, write_manifest
 from agentark.distill import training
 from agentark.distill.sft import Sft
@@ -51,3 +52,10 @@ def test_a_training_without_digests_is_the_same_training(tmp_path):
     assert "has other content now" in error_of(training.is_finished, stage, out)
     aged(manifest_path(out/"training"))
     assert training.is_finished(stage, out)
+
+def test_nothing_stays_aside(tmp_path):
+    (tmp_path/"model.safetensors").write_text("old")
+    for done in (put_back, drop_aside):
+        set_aside(tmp_path, ["*.safetensors"])
+        done(tmp_path)
+        assert not (tmp_path/ASIDE).exists()

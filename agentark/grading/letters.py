@@ -37,6 +37,7 @@ def _letter(letters: str) -> str:
         rf" | ([{small}])(?=[).]|\s*$) )"
     )
 
+# %% ../../nbs/02_grading/13_letters.ipynb #9c2ba8cb
 def _sentences(letters: str) -> str:
     "The pattern of a sentence that settles on a letter."
     one, last = _letter(letters), rf"[(\[]?([{letters}])[)\]]?(?=\s*(?:[.!;]|$|,?\s(?:because|since|as)\b))"
@@ -139,7 +140,8 @@ def _whole(letters: str) -> re.Pattern:
         [({{\[\s$*]* (?: (?:the\s+)?(?:(?:correct|final|best)\s+)?(?:answer|option|choice)
             (?:\s+is|\s*:)?[\s:({{\[]+ ){{0,2}}
         ([{letters}]) [\s$*]*
-          (?: [)}}\]]+[.:,]?(?:[\s\\$].*)? | [.:,]\s.* | [.:,]? | \(.* | -\s.* | (?<![AI])(?<=[A-Z])\s+(?-i:[A-Z0-9\\]).*
+          (?: [)}}\]]+[.:,]?(?:[\s\\$].*)? | [.:,]\s.* | [.:,]? | \(.* | -\s.*
+            | (?<![AI])(?<=[A-Z])\s+(?-i:[A-Z0-9\\]).*
             | is\s(?:the\s)?(?:correct|right|answer).* ) [\s$]*
     """, re.I | re.S | re.X)
 

@@ -147,7 +147,8 @@ def _entangled(text: str, start: int, end: int) -> bool:
 _VERB = re.compile(r"""
     \b(?:is|are|was|were|be|equals?|makes?|gives?|leaves?|has|have|had|gets?|needs?|costs?|earns?|pays?|becomes?|totals
       |yields?|remains?
-    |covers?|walks?|travels?|drives?|eats?|buys?|reads?|works?|plays?|comes?\sto|brings?|takes?|contains?|holds?|weighs?|receives?|saves?|spends?|sells?|uses?)\b
+    |covers?|walks?|travels?|drives?|eats?|buys?|reads?|works?|plays?|comes?\sto|brings?|takes?|contains?|holds?|weighs?
+    |receives?|saves?|spends?|sells?|uses?)\b
   | = | \btotal\sof\b | \b(?:he|she|they|we)\s(?:will\s|can\s|must\s)?[a-z]+\b
 """, re.X)
 _LED = re.compile(
@@ -200,7 +201,8 @@ def _held(m: re.Match) -> str:
 
 _SYMBOLS = re.compile(r"""
     ([-+]?[0-9][0-9,]*(?:\.[0-9]+)?) \s
-    (m|s|g|h|L|N|J|W|V|K|psi|pt|pc|sr|lm|lx|ly|kts?|kn|fl\soz|(?:[kcm]?m|mi|ft|k?g|mol|L|N|J)(?:\^?[23])?/(?:s|h|hr|min|m|L|kg|g|mol|day)(?:\^?[23])?)\.?
+    (m|s|g|h|L|N|J|W|V|K|psi|pt|pc|sr|lm|lx|ly|kts?|kn|fl\soz
+      |(?:[kcm]?m|mi|ft|k?g|mol|L|N|J)(?:\^?[23])?/(?:s|h|hr|min|m|L|kg|g|mol|day)(?:\^?[23])?)\.?
 """, re.X)
 
 def _with_symbols(clause: str) -> str:
@@ -353,6 +355,7 @@ def _behind(text: str, end: int) -> Answer | None:
         if ":" in m[0] or re.search(r"[0-9]", found): return Answer(found, "stated")
     return None
 
+# %% ../../nbs/02_grading/12_mathematics.ipynb #52f42c08
 def _unstated(text: str) -> Answer:
     "The answer of a reply that states none: its last line, all of it, or its last formula or number."
     lines = [line for line in text[-2000:].splitlines() if line.strip()]

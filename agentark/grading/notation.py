@@ -218,8 +218,9 @@ _GREEK = set("""
 """.split())
 _SHORT_UNITS = set("""
     cm km mm nm kg mg ml mL dl dL cl cL ft lb lbs mph kph kmph kmh mpg hr hrs min mins sec secs yd yds yr yrs wk wks
-    pm am cc in sq cu kWh Wh kW MW Hz kHz MHz GHz kJ kN kV dB MB GB TB KB kB Mbps kbps bps fps rad deg mi dm hm ng sqft
-    cfs gph ftlb bpm wpm cts pkts cwt mA rpm rps tsp tsps tbsp tbsps pts qt qts gm gms kgs kms cms mms mls ppm ppb psi pct gbp Rs pcs dz kcal mmHg hp
+    pm am cc in sq cu kWh Wh kW MW Hz kHz MHz GHz kJ kN kV dB MB GB TB KB kB Mbps kbps bps fps rad deg mi dm hm ng
+    sqft cfs gph ftlb bpm wpm cts pkts cwt mA rpm rps tsp tsps tbsp tbsps pts qt qts gm gms kgs kms cms mms mls ppm
+    ppb psi pct gbp Rs pcs dz kcal mmHg hp
 """.split())
 
 # %% ../../nbs/02_grading/00_notation.ipynb #abe4d848

@@ -24,7 +24,7 @@ def size(x: Fraction) -> int:
 def exact(t: Node) -> Fraction | None:
     "The exact value of a small rational expression, else None."
     try: return _exact(t)
-    except (ValueError, ZeroDivisionError, OverflowError): return None
+    except (ValueError, ZeroDivisionError, OverflowError, RecursionError): return None
 
 def _exact(t: Node) -> Fraction:
     "The exact value, or `ValueError`."
