@@ -1,8 +1,9 @@
 "Files of older versions go on: a manifest without digests, without fields that came later."
+import errno
 import json
 from pathlib import Path
 from agentark.core.config import error_of
-from agentark.core.folders import ASIDE, drop_aside, put_back, set_aside
+from agentark.core.folders import ASIDE, checkpoints, drop_aside, is_full, put_back, set_aside
 from agentark.core.store import Store, manifest_path, read_manifest, write_manifest
 from agentark.distill import training
 from agentark.distill.sft import Sft
@@ -59,3 +60,13 @@ def test_nothing_stays_aside(tmp_path):
         set_aside(tmp_path, ["*.safetensors"])
         done(tmp_path)
         assert not (tmp_path/ASIDE).exists()
+
+def test_only_numbered_folders_are_checkpoints(tmp_path):
+    for name in ("checkpoint-9", "checkpoint-10", "checkpoint-9.part", "checkpoint-best"): (tmp_path/name).mkdir()
+    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-9", "checkpoint-10"]
+
+def test_a_full_disk_is_seen_behind_another_error():
+    error = ValueError("not written")
+    assert not is_full(error)
+    error.__cause__ = OSError(errno.ENOSPC, "no")
+    assert is_full(error)
