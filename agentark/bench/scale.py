@@ -24,8 +24,8 @@ def debates(folder: Path, n: int) -> Path:
     held = [vars(q) for q in datasets.load("chains", "test", min(n, HELD))]
     def again(rows, i): return {**rows[i % len(rows)], "id": f"{i:08d}"}
     file = str(write_jsonl(folder/"questions.jsonl", (again(held, i) for i in range(n))))
-    run = Infer("llm_debate", file, "scripted", method_args=AGENTS, max_samples=HELD, output_path=str(folder/"run.jsonl"))
-    said = [*read_jsonl(run.run())]
+    flags: dict = {"method_args": AGENTS, "max_samples": HELD, "output_path": str(folder/"run.jsonl")}
+    said = [*read_jsonl(Infer("llm_debate", file, "scripted", **flags).run())]
     with open(folder/"run.jsonl", "a", encoding="utf-8") as all_of_it:
         for i in range(len(said), n): all_of_it.write(dumps(again(said, i)))
     return folder/"run.jsonl"
