@@ -8,8 +8,8 @@ from agentark.methods.infer import Infer
 FEW, MANY = 1_000, 6_000
 PEAK = """
 import resource, subprocess, sys
-code = "from agentark.runs.cli import main; main()"
-subprocess.run([sys.executable, "-c", code, *sys.argv[1:]], check=True, stdout=sys.stderr)
+code = "from agentark.runs.cli import main; sys.exit(main())"
+subprocess.run([sys.executable, "-c", "import sys; " + code, *sys.argv[1:]], check=True, stdout=sys.stderr)
 print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss/1024)
 """
 
