@@ -6,6 +6,7 @@
 __all__ = ['AGENTS', 'HELD', 'STAGES', 'debates', 'measured', 'scale']
 
 # %% ../../nbs/10_bench/05_scale.ipynb #72036abe
+import contextlib
 import csv
 import json
 import subprocess
@@ -23,15 +24,16 @@ def debates(folder: Path, n: int) -> Path:
     "A finished run of `n` questions in `folder`, `run.jsonl`, with its questions in `questions.jsonl`."
     held = [vars(q) for q in datasets.load("chains", "test", min(n, HELD))]
     def again(rows, i): return {**rows[i % len(rows)], "id": f"{i:08d}"}
-    file = str(write_jsonl(folder/"questions.jsonl", (again(held, i) for i in range(n))))
-    run = Infer("llm_debate", file, "scripted", method_args=AGENTS, max_samples=HELD, output_path=str(folder/"run.jsonl"))
-    said = [*read_jsonl(run.run())]
+    write_jsonl(folder/"questions.jsonl", (again(held, i) for i in range(n)))
+    flags: dict = {"method_args": AGENTS, "max_samples": HELD, "output_path": "run.jsonl"}
+    with contextlib.chdir(folder): Infer("llm_debate", "questions.jsonl", "scripted", **flags).run()
+    said = [*read_jsonl(folder/"run.jsonl")]
     with open(folder/"run.jsonl", "a", encoding="utf-8") as all_of_it:
         for i in range(len(said), n): all_of_it.write(dumps(again(said, i)))
     return folder/"run.jsonl"
 
 # %% ../../nbs/10_bench/05_scale.ipynb #b8031782
-_COMMAND = "from agentark.runs.cli import main; main()"
+_COMMAND = "import sys; from agentark.runs.cli import main; sys.exit(main())"
 _PARQUET = "import sys; from agentark.core.store import to_parquet; to_parquet(sys.argv[1])"
 _DEBATE = ["infer", "--method_name", "llm_debate", "--model_name", "scripted", "--test_dataset_name", "questions.jsonl",
            "--method_args", "num_agents", "3", "--output_path"]

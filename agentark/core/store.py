@@ -335,7 +335,7 @@ class Records(Sequence):
         file.seek(self._places[i])
         return file.readline()
 
-    def __getitem__(self, i: int):
+    def __getitem__(self, i):
         i = range(len(self))[i]
         return self._record(json.loads(self.line(i)), bisect_right(self._first, i) - 1, i)
 

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from ..core.config import AgentArkError, neutral, run_async
 from ..core.records import Labelled, Solution, Trace, stable_hash
 from agentark.core.store import (
@@ -241,7 +241,7 @@ def _by_models(stage: Traces, records: LabelledRecords, path: Path) -> Iterator[
     asked = path.with_name(f"{path.stem}_asked.jsonl")
     models = [name for name in (stage.rewriter, stage.selector) if name]
     with Store(asked, config, stage.overwrite, keep, stage.digests(models)) as store:
-        todo = records.but(store.done)
+        todo: Any = records.but(store.done)
         failed, used = [], {}
         if todo:
             scheduler = stage.open_scheduler(models, stage.max_live)

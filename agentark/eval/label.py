@@ -14,10 +14,10 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from ..core.config import AgentArkError, neutral, run_async
 from ..core.records import Call, Labelled, Solution, Trajectory, Usage
-from ..core.store import Chosen, Records, Store, written, written_to
+from ..core.store import Records, Store, written, written_to
 from ..data.trajectories import Trajectories
 from ..engines.base import Engine, EngineError
 from ..engines.scheduler import Scheduler
@@ -302,7 +302,7 @@ def labelling(judge: str):
 
 def _label(
     stage: Label,
-    todo: Chosen,     # trajectories that have no label yet
+    todo: Any,        # `Chosen` trajectories: those that have no label yet
     asks: bool,       # do any go to the judge?
     store: Store,
 ) -> tuple[list[str], Usage]:

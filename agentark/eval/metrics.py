@@ -298,13 +298,15 @@ def result_of(items: list[dict] | Columns, # one for each question
     metrics = {}
     for name, values in found.values.items():
         metrics[name] = estimate(values, name in SHARES and {*values} <= {0, 1})
-    counts = {name: int(found.sums[name]) for name in ("unparsed", "failed", "undecided", "flagged")}
     return Result(
         n=found.n,
         metrics=metrics,
+        unparsed=int(found.sums["unparsed"]),
+        failed=int(found.sums["failed"]),
+        undecided=int(found.sums["undecided"]),
+        flagged=int(found.sums["flagged"]),
         calls_per_question=found.sums["calls"]/found.n,
         tokens_per_question=found.sums["tokens"]/found.n,
-        **counts,
         **what,
     )
 

@@ -218,7 +218,8 @@ _ASKED = "query", "gt", "kind", "choices", "golds", "wrongs", "context"
 class Questions:
     "The questions of a dataset, in order; those of a `.jsonl` file are read anew whenever they are gone through."
     def __init__(self, stage: Infer, max_samples: int | None=None):
-        self.name, self.split, self.seed, self.data_dir = stage.test_dataset_name, stage.split, stage.seed, stage.data_dir
+        self.name, self.split = stage.test_dataset_name, stage.split
+        self.seed, self.data_dir = stage.seed, stage.data_dir
         self.max_samples = max_samples
         is_file = Path(self.name).suffix == ".jsonl"
         self._held = None if is_file else datasets.load(self.name, self.split, max_samples, self.seed, self.data_dir)
