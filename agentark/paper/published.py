@@ -113,8 +113,8 @@ def told(lowest: float, highest: float) -> str:
 def tested_cells():
     "The grid with `points`, and what can be `told` of each cell: see `told`."
     cells = changes()
-    ranges = [p_between(right(c.base, c.test), right(c.accuracy, c.test), QUESTIONS[c.test]) for c in cells.itertuples()]
-    return cells.assign(told=[told(*p) for p in ranges])
+    def of(c): return p_between(right(c.base, c.test), right(c.accuracy, c.test), QUESTIONS[c.test])
+    return cells.assign(told=[told(*of(c)) for c in cells.itertuples()])
 
 # %% ../../nbs/08_paper/03_published.ipynb #2b849685
 @figure
