@@ -13,7 +13,7 @@ import html
 import json
 from collections import Counter
 from ..core.records import Call, Solution, Trajectory
-from ..grading.answers import is_correct, is_right
+from ..grading.answers import is_call_right, is_correct
 
 # %% ../../nbs/03_data/03_reading.ipynb #2a95d9ea
 MARKS = {True: "✓", False: "✗", None: "· not judged"}
@@ -21,7 +21,7 @@ MARKS = {True: "✓", False: "✗", None: "· not judged"}
 def answer_mark(call: Call, t: Trajectory) -> str:
     "`✓`, `✗`, `· not judged`, or `?` where there is no answer."
     if call.answer is None: return "?"
-    return MARKS[is_right(call.answer, t) if call.right is None else call.right]
+    return MARKS[is_call_right(call, t)]
 
 # %% ../../nbs/03_data/03_reading.ipynb #7ffd4339
 def brief(text: str | None) -> str | None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from ..core.records import Trajectory
 from .metrics import Comparison, Estimate, Result, compare, estimate, markdown, scores, summarize
-from ..grading.answers import is_right
+from ..grading.answers import is_call_right
 
 # %% ../../nbs/06_eval/03_rounds.ipynb #2adae016
 def round_scores(trajectories: Iterable[Trajectory],
@@ -24,7 +24,7 @@ def round_scores(trajectories: Iterable[Trajectory],
         right = defaultdict(list)
         for c in t.calls:
             if not c.solves or role not in (None, c.role): continue
-            right[c.round].append(bool(is_right(c.answer, t) if c.right is None else c.right))
+            right[c.round].append(bool(is_call_right(c, t)))
         for r, agents in right.items():
             found[r].append({"id": t.id, "accuracy": sum(agents)/len(agents)})
     return dict(sorted(found.items()))

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['normalized', 'same_short', 'extract_short', 'extract_code', 'unfinished', 'completed', 'passes_tests', 'extract',
-           'equal', 'gold', 'readable', 'grade', 'is_right', 'is_correct', 'groups', 'vote', 'consensus', 'settle',
-           'grade_record', 'grade_file', 'Grade']
+           'equal', 'gold', 'readable', 'grade', 'is_right', 'is_call_right', 'is_correct', 'groups', 'vote',
+           'consensus', 'settle', 'grade_record', 'grade_file', 'Grade']
 
 # %% ../../nbs/02_grading/14_answers.ipynb #a918f3b0
 import ast
@@ -22,7 +22,7 @@ from itertools import combinations, islice
 from pathlib import Path
 from ..core.blocks import blocks
 from ..core.config import AgentArkError, Stage, neutral, unknown
-from ..core.records import Query, Trajectory
+from ..core.records import Call, Query, Trajectory
 from ..core.store import read_jsonl, write_jsonl
 from .equality import equal_math, needs_algebra, workers
 from .letters import extract_choice, unstyled
@@ -223,6 +223,10 @@ def is_right(answer: str | None, query: Query) -> bool | None:
     return None if None in verdicts and True not in verdicts else any(verdicts)
 
 # %% ../../nbs/02_grading/14_answers.ipynb #f01947fc
+def is_call_right(call: Call, query: Query) -> bool | None:
+    "Is what a call answers right, by what the record says, else by the rule? `None`: not judged."
+    return is_right(call.answer, query) if call.right is None else call.right
+
 def is_correct(t: Trajectory) -> bool | None:
     "Is the response right, by what the record says, else by the rule? `None`: not judged. A failed question is wrong."
     if t.error: return False

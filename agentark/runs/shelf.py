@@ -23,7 +23,7 @@ from ..eval.evaluate import score
 from ..eval.metrics import Comparison, compare, corrected, marks, metrics_of, primary, result_of, scores
 from ..eval.rounds import round_scores
 from ..eval.text_metrics import KINDS
-from ..grading.answers import is_correct, is_right
+from ..grading.answers import is_call_right, is_correct
 
 # %% ../../nbs/11_runs/06_shelf.ipynb #5a38201c
 def state_of(t: Trajectory) -> str:
@@ -39,8 +39,7 @@ def verdicts(t: Trajectory) -> dict[int | str, list[bool | None]]:
     found: dict[int | str, list[bool | None]] = {}
     for c in t.calls:
         if not c.solves: continue
-        right = is_right(c.answer, t) if c.right is None else c.right
-        found.setdefault(c.agent, []).append(right)
+        found.setdefault(c.agent, []).append(is_call_right(c, t))
     return found
 
 def changes(t: Trajectory) -> Counter:

@@ -23,7 +23,7 @@ from ..engines.models import default_max_tokens
 from ..engines.serving import Serving
 from ..eval import metrics
 from ..eval.metrics import Comparison, Estimate, Result, metrics_of, primary, result_of
-from ..grading.answers import is_correct, is_right
+from ..grading.answers import is_call_right, is_correct
 from ..methods.infer import Infer, answering, judged
 from ..methods.registry import get_method, method_config, pick_variant, variants
 from .cli import STAGES
@@ -169,8 +169,7 @@ def _question(t: Trajectory, item: dict) -> dict:
     }
 
 def _reply(c: Call, t: Trajectory) -> dict:
-    right = c.right
-    if c.solves and right is None: right = is_right(c.answer, t)
+    right = is_call_right(c, t) if c.solves else c.right
     return {
         "question": t.id,
         "call": c.id,
