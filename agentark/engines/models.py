@@ -210,11 +210,11 @@ def load_whole(
 ):
     "The model, none of whose weights are made up; `AgentArkError` where one is missing."
     options = {**options, "trust_remote_code": False, "output_loading_info": True}
-    missing = set()
+    gone = set()
     if (Path(path)/"adapter_config.json").exists():
-        with _base(path) as base: missing |= set(kind.from_pretrained(base, **options)[1]["missing_keys"])
+        with _base(path) as base: gone |= set(kind.from_pretrained(base, **options)[1]["missing_keys"])
     model, info = kind.from_pretrained(path, **options)
-    missing = sorted(name for name in missing | set(info["missing_keys"]) if not name.startswith(new))
+    missing = sorted(name for name in gone | set(info["missing_keys"]) if not name.startswith(new))
     if not missing: return model
     raise AgentArkError(
         f"cannot load model {path}: {len(missing)} of its weights are missing, the first is {missing[0]}; copy it again"

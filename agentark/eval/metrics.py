@@ -88,8 +88,9 @@ def marks(t: Trajectory) -> dict:
 def _verdict(t: Trajectory) -> dict:
     "Is the answer right? Of a program also, whether it is flagged."
     right = is_correct(t)
-    if t.kind != "code": return {"accuracy": float(bool(right))}
-    found = {"undecided": 1.0} if right is None else {"accuracy": float(right)}
+    by_rule = t.kind in ("code", "math")
+    found = {"undecided": 1.0} if right is None and by_rule else {"accuracy": float(bool(right))}
+    if t.kind != "code": return found
     program = extract(t.response, t.kind).value
     return {**found, "flagged": 1.0} if program and suspicions(program) else found
 
@@ -294,7 +295,7 @@ def result_of(items: list[dict] | Columns, # one for each question
     "The averages of a run over its items; `AgentArkError` if there are none."
     found = columns(items)
     if not found.n: raise AgentArkError("no items to average")
-    if not found.values: raise AgentArkError("no answer was decided; see that the sandbox works, and try again")
+    if not found.values: raise AgentArkError("no answer was decided: are there gold answers, and does the sandbox work?")
     metrics = {}
     for name, values in found.values.items():
         metrics[name] = estimate(values, name in SHARES and {*values} <= {0, 1})
