@@ -359,6 +359,13 @@ RULES += [
         I JUST_REDO(ed|d)?(?! (\d|her|his|their))
         (upon|after|having) SEEN ANY_ONE_(WORK|PEOPLE|others|discussion|information provided)
     """),
+    Rule("revision", "checking", r"""
+        let('s| us) ((just|now|first|quickly|carefully) )?(double-?check|cross-?check|correct|fix|verify|confirm
+            |validate) (it|this|that|them|(the|my|our|your) ONE_(SAME|WORK|expression|equation|steps?|math|ERROR))
+        (after|upon|on|having) ((a|careful|carefully|further|closer|thorough) ){0,3}(verif(ying|ied|ication)|(double|cross)
+            -?check(ing|ed)?|re-?(calculat|comput|verif|check)(ing|ed|ion|ying))(?! (\d|(her|his|their) ))
+        (after|upon|on|having) (checking|confirming|validating) ANY_ONE_(SAME|WORK|steps?|math)
+    """),
     Rule("revision", "mistake", r"""
         I JUST_(made|see|reali[sz]ed?|noticed?|found|spotted|acknowledge|admit|make) ((that|I|there|was|is|had|made
             |have|an?|my|the) ){0,4}ONE_ERROR
@@ -387,6 +394,7 @@ RULES += [
     Rule("revision", "as said", r"""
         (as )?(previously|already) SAID(?! (her|him|them|away|to|up|out|\$?\d))
         (previously|already|earlier) calculated by
+        (which|that|as) (we|I) JUST_know (is|to be|was) NUMBER
         as (we|I) (discussed|agreed|said)
         as ((I|we|was|it was|has been) )?ONE_SAID (earlier|before|previously|already|in (my|the) (previous|first
             |last))
@@ -557,7 +565,7 @@ _SOFT = r"now|it|they|instead"
 _MID = re.compile(rf"\W*(?:(?:{_HARD})\b|[2-9]\. )", re.I)
 _MID_AFTER_CUT = re.compile(rf"\W*(?:(?:{_HARD}|{_SOFT})\b|[2-9]\. )", re.I)
 _THEY = re.compile(r"\W*(?:they|their|neither|them)\b", re.I)
-_STATES = re.compile(r"\banswer\b|\\boxed|####", re.I)
+_STATES = re.compile(r"\b(answer|result)\b|\\boxed|####", re.I)
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 @dataclass
