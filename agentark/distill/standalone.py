@@ -362,6 +362,11 @@ RULES += [
     Rule("revision", "checking", r"""
         let('s| us) ((just|now|first|quickly|carefully) )?(double-?check|cross-?check|correct|fix|verify|confirm
             |validate) (it|this|that|them|(the|my|our|your) ONE_(SAME|WORK|expression|equation|steps?|math|ERROR))
+        let('s| us) ((just|now|first|quickly|carefully) )?(re-?(calculat|comput|assess|view|visit|do|think|work|solv
+            |analy[sz]|evaluat|examin|consider|check|trac|verif)\w*|go (back )?(over|through) (the|it|this|our|my))
+        let('s| us) [^.:]{0,60}(again|correctly|properly|once more)(?= ?[.:,]|$)
+        to ensure (accuracy|correctness|clarity)
+        (updated|revised|corrected)( and \w+)? (SAME|WORK)
         (after|upon|on|having) ((a|careful|carefully|further|closer|thorough) ){0,3}(verif(ying|ied|ication)|(double|cross)
             -?check(ing|ed)?|re-?(calculat|comput|verif|check)(ing|ed|ion|ying))(?! (\d|(her|his|their) ))
         (after|upon|on|having) (checking|confirming|validating) ANY_ONE_(SAME|WORK|steps?|math)
@@ -469,7 +474,7 @@ TALK = {
         (you'(re|ve)|your|yours|yourself|sure(?= ?[,.!])|certainly|absolutely|thanks?|sorry|apolog(y|ies|i[sz]e))
         (welcome|glad|happy|hope|please|appreciate|request(s|ed)?|assist(ance)?|clarif(y|ies|ied|ication)|feel free)
         (the (last|final) line|short lines|instructions?|regards|(the|what) (was|were) said)
-        here('s| is| are) (an?|the|some) ONE_ONE_(answers?|solutions?|examples?|explanations?|code|breakdown)
+        here('s| is| are) (an?|the|some) ONE_ONE_(answers?|solutions?|examples?|explanations?|code|breakdown|summary|recap)
         you (?!need)(\w+ed|are (looking|asking)|used|did|said|made|wrote|forgot|found|took|gave|chose)
         you [^.?!]{0,60}\b(answers?|solutions?|questions?|problems?|steps?|lines?|words)
     """,
