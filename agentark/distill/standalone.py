@@ -366,6 +366,8 @@ RULES += [
             |analy[sz]|evaluat|examin|consider|check|trac|verif)\w*|go (back )?(over|through) (the|it|this|our|my))
         let('s| us) [^.:]{0,60}(again|correctly|properly|once more)(?= ?[.:,]|$)
         to ensure (accuracy|correctness|clarity)
+        ^(double|cross)-?checking
+        ^(re-?(check|calculat|comput|evaluat|examin|assess)|verify|confirm)ing (the|my|our|this|that|all) (?!\d)
         (updated|revised|corrected)( and \w+)? (SAME|WORK)
         (after|upon|on|having) ((a|careful|carefully|further|closer|thorough) ){0,3}(verif(ying|ied|ication)|(double|cross)
             -?check(ing|ed)?|re-?(calculat|comput|verif|check)(ing|ed|ion|ying))(?! (\d|(her|his|their) ))
@@ -464,7 +466,7 @@ TALK = {
     "agreement": r"""
         ((dis)?agree(s|d|ing|ments?)?|concur(s|red)?|(re)?affirm(s|ed)?)
         ^(actually|indeed),
-        (answer|solution|result)s? [^.?!]{0,40}\b(indeed|actually)
+        (answer|solution|result)s? [^.?!]{0,90}\b(indeed|actually)
         (SAME|calculation|explanation|approach|step|method)s? BE ONE_ONE_(correct|incorrect|wrong|right|valid|accurate)
         (\w+'s (answer|solution|calculation|explanation)|as the others?(?= ?[.:;,]|$))
         (((in)?correct|wrong|possible) answers|(incorrect|wrong|possible) answer|answers? (was|were|(is|are) not))
