@@ -121,6 +121,9 @@ RULES += [
         PEOPLE (chose|answered|voted)
         (the|an|one|every|each|first|second|third|last|these|both|all) (agents?|debaters?) (who )?(SAY|BE
             JUST_JUDGED)
+        (one|another|either|the (first|second|third|last|other)) (agent|debater) (calculat|comput|perform|follow|us
+            |consider|simplif|appl|answer|assum|add|multipl)(ed|ied|es|ies|s)
+        (both|all|these|those|the (two|three)) ONE_REPLIES JUST_(correctly|incorrectly|accurately|rightly|wrongly)
     """),
     Rule("others", "their work", r"""
         (PEOPLE|others)('s|s?') ONE_WORK
@@ -359,20 +362,6 @@ RULES += [
         I JUST_REDO(ed|d)?(?! (\d|her|his|their))
         (upon|after|having) SEEN ANY_ONE_(WORK|PEOPLE|others|discussion|information provided)
     """),
-    Rule("revision", "checking", r"""
-        let('s| us) ((just|now|first|quickly|carefully) )?(double-?check|cross-?check|correct|fix|verify|confirm
-            |validate) (it|this|that|them|(the|my|our|your) ONE_(SAME|WORK|expression|equation|steps?|math|ERROR))
-        let('s| us) ((just|now|first|quickly|carefully) )?(re-?(calculat|comput|assess|view|visit|do|think|work|solv
-            |analy[sz]|evaluat|examin|consider|check|trac|verif)\w*|go (back )?(over|through) (the|it|this|our|my))
-        let('s| us) [^.:]{0,60}(again|correctly|properly|once more)(?= ?[.:,]|$)
-        to ensure (accuracy|correctness|clarity)
-        ^(double|cross)-?checking
-        ^(re-?(check|calculat|comput|evaluat|examin|assess)|verify|confirm)ing (the|my|our|this|that|all) (?!\d)
-        (updated|revised|corrected)( and \w+)? (SAME|WORK)
-        (after|upon|on|having) ((a|careful|carefully|further|closer|thorough) ){0,3}(verif(ying|ied|ication)|(double|cross)
-            -?check(ing|ed)?|re-?(calculat|comput|verif|check)(ing|ed|ion|ying))(?! (\d|(her|his|their) ))
-        (after|upon|on|having) (checking|confirming|validating) ANY_ONE_(SAME|WORK|steps?|math)
-    """),
     Rule("revision", "mistake", r"""
         I JUST_(made|see|reali[sz]ed?|noticed?|found|spotted|acknowledge|admit|make) ((that|I|there|was|is|had|made
             |have|an?|my|the) ){0,4}ONE_ERROR
@@ -393,6 +382,24 @@ RULES += [
         (in|from|during) (the )?(previous|last|first|earlier) round,? (I|we|my|our|PEOPLE)
         I (previously|originally|initially|earlier) \w+
         my (reasoning|explanation|response)
+    """),
+]
+
+# %% ../../nbs/07_distill/03_standalone.ipynb #e7d744b7
+RULES += [
+    Rule("revision", "checking", r"""
+        let('s| us) ((just|now|first|quickly|carefully) )?(double-?check|cross-?check|correct|fix|verify|confirm
+            |validate) (it|this|that|them|(the|my|our|your) ONE_(SAME|WORK|expression|equation|steps?|math|ERROR))
+        let('s| us) ((just|now|first|quickly|carefully) )?(re-?(calculat|comput|assess|view|visit|do|think|work|solv
+            |analy[sz]|evaluat|examin|consider|check|trac|verif)\w*|go (back )?(over|through) (the|it|this|our|my))
+        let('s| us) [^.:]{0,60}(again|correctly|properly|once more)(?= ?[.:,]|$)
+        to ensure (accuracy|correctness|clarity)
+        ^(double|cross)-?checking
+        ^(re-?(check|calculat|comput|evaluat|examin|assess)|verify|confirm)ing (the|my|our|this|that|all) (?!\d)
+        (updated|revised|corrected)( and \w+)? (SAME|WORK)
+        (after|upon|on|having) ((a|careful|carefully|further|closer|thorough) ){0,3}(verif(ying|ied|ication)
+            |(double|cross)-?check(ing|ed)?|re-?(calculat|comput|verif|check)(ing|ed|ion|ying))(?! (\d|(her|his|their) ))
+        (after|upon|on|having) (checking|confirming|validating) ANY_ONE_(SAME|WORK|steps?|math)
     """),
 ]
 
@@ -469,6 +476,8 @@ TALK = {
         (answer|solution|result)s? [^.?!]{0,90}\b(indeed|actually)
         (SAME|calculation|explanation|approach|step|method)s? BE ONE_ONE_(correct|incorrect|wrong|right|valid|accurate)
         (\w+'s (answer|solution|calculation|explanation)|as the others?(?= ?[.:;,]|$))
+        (calculat|comput|determin|deriv)ed (in)?correctly
+        (in)?correctly (calculat|comput|determin|deriv|solv|appl|follow|us)(ed?|es|s|ied|y|ing)
         (((in)?correct|wrong|possible) answers|(incorrect|wrong|possible) answer|answers? (was|were|(is|are) not))
     """,
     "reply": r"""
@@ -476,7 +485,8 @@ TALK = {
         (you'(re|ve)|your|yours|yourself|sure(?= ?[,.!])|certainly|absolutely|thanks?|sorry|apolog(y|ies|i[sz]e))
         (welcome|glad|happy|hope|please|appreciate|request(s|ed)?|assist(ance)?|clarif(y|ies|ied|ication)|feel free)
         (the (last|final) line|short lines|instructions?|regards|(the|what) (was|were) said)
-        here('s| is| are) (an?|the|some) ONE_ONE_(answers?|solutions?|examples?|explanations?|code|breakdown|summary|recap)
+        here('s| is| are) (an?|the|some) ONE_ONE_(answers?|solutions?|examples?|explanations?|code|breakdown|summary
+            |recap)
         you (?!need)(\w+ed|are (looking|asking)|used|did|said|made|wrote|forgot|found|took|gave|chose)
         you [^.?!]{0,60}\b(answers?|solutions?|questions?|problems?|steps?|lines?|words)
     """,
