@@ -388,17 +388,18 @@ RULES += [
 # %% ../../nbs/07_distill/03_standalone.ipynb #e7d744b7
 RULES += [
     Rule("revision", "checking", r"""
-        let('s| us) ((just|now|first|quickly|carefully) )?(double-?check|cross-?check|correct|fix|verify|confirm
+        let('s| us) ((just|now|first|quickly|carefully) )?((double|cross)-? ?check|correct|fix|verify|confirm
             |validate) (it|this|that|them|(the|my|our|your) ONE_(SAME|WORK|expression|equation|steps?|math|ERROR))
         let('s| us) ((just|now|first|quickly|carefully) )?(re-?(calculat|comput|assess|view|visit|do|think|work|solv
             |analy[sz]|evaluat|examin|consider|check|trac|verif)\w*|go (back )?(over|through) (the|it|this|our|my))
         let('s| us) [^.:]{0,60}(again|correctly|properly|once more)(?= ?[.:,]|$)
         to ensure (accuracy|correctness|clarity)
-        ^(double|cross)-?checking
+        ^(double|cross)-? ?checking
         ^(re-?(check|calculat|comput|evaluat|examin|assess)|verify|confirm)ing (the|my|our|this|that|all) (?!\d)
         (updated|revised|corrected)( and \w+)? (SAME|WORK)
         (after|upon|on|having) ((a|careful|carefully|further|closer|thorough) ){0,3}(verif(ying|ied|ication)
-            |(double|cross)-?check(ing|ed)?|re-?(calculat|comput|verif|check)(ing|ed|ion|ying))(?! (\d|(her|his|their) ))
+            |(double|cross)-? ?check(ing|ed)?
+            |re-?(calculat|comput|verif|check)(ing|ed|ion|ying))(?! (\d|(her|his|their) ))
         (after|upon|on|having) (checking|confirming|validating) ANY_ONE_(SAME|WORK|steps?|math)
     """),
 ]
