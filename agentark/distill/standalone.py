@@ -121,6 +121,9 @@ RULES += [
         PEOPLE (chose|answered|voted)
         (the|an|one|every|each|first|second|third|last|these|both|all) (agents?|debaters?) (who )?(SAY|BE
             JUST_JUDGED)
+        (one|another|either|the (first|second|third|last|other)) (agent|debater) (calculat|comput|perform|follow|us
+            |consider|simplif|appl|answer|assum|add|multipl)(ed|ied|es|ies|s)
+        (both|all|these|those|the (two|three)) ONE_REPLIES JUST_(correctly|incorrectly|accurately|rightly|wrongly)
     """),
     Rule("others", "their work", r"""
         (PEOPLE|others)('s|s?') ONE_WORK
@@ -382,11 +385,31 @@ RULES += [
     """),
 ]
 
+# %% ../../nbs/07_distill/03_standalone.ipynb #e7d744b7
+RULES += [
+    Rule("revision", "checking", r"""
+        let('s| us) ((just|now|first|quickly|carefully) )?((double|cross)-? ?check|correct|fix|verify|confirm
+            |validate) (it|this|that|them|(the|my|our|your) ONE_(SAME|WORK|expression|equation|steps?|math|ERROR))
+        let('s| us) ((just|now|first|quickly|carefully) )?(re-?(calculat|comput|assess|view|visit|do|think|work|solv
+            |analy[sz]|evaluat|examin|consider|check|trac|verif)\w*|go (back )?(over|through) (the|it|this|our|my))
+        let('s| us) [^.:]{0,60}(again|correctly|properly|once more)(?= ?[.:,]|$)
+        to ensure (accuracy|correctness|clarity)
+        ^(double|cross)-? ?checking
+        ^(re-?(check|calculat|comput|evaluat|examin|assess)|verify|confirm)ing (the|my|our|this|that|all) (?!\d)
+        (updated|revised|corrected)( and \w+)? (SAME|WORK)
+        (after|upon|on|having) ((a|careful|carefully|further|closer|thorough) ){0,3}(verif(ying|ied|ication)
+            |(double|cross)-? ?check(ing|ed)?
+            |re-?(calculat|comput|verif|check)(ing|ed|ion|ying))(?! (\d|(her|his|their) ))
+        (after|upon|on|having) (checking|confirming|validating) ANY_ONE_(SAME|WORK|steps?|math)
+    """),
+]
+
 # %% ../../nbs/07_distill/03_standalone.ipynb #b41cf24d
 RULES += [
     Rule("revision", "as said", r"""
         (as )?(previously|already) SAID(?! (her|him|them|away|to|up|out|\$?\d))
         (previously|already|earlier) calculated by
+        (which|that|as) (we|I) JUST_know (is|to be|was) NUMBER
         as (we|I) (discussed|agreed|said)
         as ((I|we|was|it was|has been) )?ONE_SAID (earlier|before|previously|already|in (my|the) (previous|first
             |last))
@@ -451,9 +474,11 @@ TALK = {
     "agreement": r"""
         ((dis)?agree(s|d|ing|ments?)?|concur(s|red)?|(re)?affirm(s|ed)?)
         ^(actually|indeed),
-        (answer|solution|result)s? [^.?!]{0,40}\b(indeed|actually)
+        (answer|solution|result)s? [^.?!]{0,90}\b(indeed|actually)
         (SAME|calculation|explanation|approach|step|method)s? BE ONE_ONE_(correct|incorrect|wrong|right|valid|accurate)
         (\w+'s (answer|solution|calculation|explanation)|as the others?(?= ?[.:;,]|$))
+        (calculat|comput|determin|deriv)ed (in)?correctly
+        (in)?correctly (calculat|comput|determin|deriv|solv|appl|follow|us)(ed?|es|s|ied|y|ing)
         (((in)?correct|wrong|possible) answers|(incorrect|wrong|possible) answer|answers? (was|were|(is|are) not))
     """,
     "reply": r"""
@@ -461,7 +486,8 @@ TALK = {
         (you'(re|ve)|your|yours|yourself|sure(?= ?[,.!])|certainly|absolutely|thanks?|sorry|apolog(y|ies|i[sz]e))
         (welcome|glad|happy|hope|please|appreciate|request(s|ed)?|assist(ance)?|clarif(y|ies|ied|ication)|feel free)
         (the (last|final) line|short lines|instructions?|regards|(the|what) (was|were) said)
-        here('s| is| are) (an?|the|some) ONE_ONE_(answers?|solutions?|examples?|explanations?|code|breakdown)
+        here('s| is| are) (an?|the|some) ONE_ONE_(answers?|solutions?|examples?|explanations?|code|breakdown|summary
+            |recap)
         you (?!need)(\w+ed|are (looking|asking)|used|did|said|made|wrote|forgot|found|took|gave|chose)
         you [^.?!]{0,60}\b(answers?|solutions?|questions?|problems?|steps?|lines?|words)
     """,
@@ -557,7 +583,7 @@ _SOFT = r"now|it|they|instead"
 _MID = re.compile(rf"\W*(?:(?:{_HARD})\b|[2-9]\. )", re.I)
 _MID_AFTER_CUT = re.compile(rf"\W*(?:(?:{_HARD}|{_SOFT})\b|[2-9]\. )", re.I)
 _THEY = re.compile(r"\W*(?:they|their|neither|them)\b", re.I)
-_STATES = re.compile(r"\banswer\b|\\boxed|####", re.I)
+_STATES = re.compile(r"\b(answer|result)\b|\\boxed|####", re.I)
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 @dataclass
