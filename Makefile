@@ -88,6 +88,8 @@ bench: $(READY)  ## the speed claims, one JSON object each
 	$(BIN)/agentark bench soak
 	$(BIN)/agentark bench sft
 	$(BIN)/agentark bench busy
+	$(BIN)/agentark bench features
+	$(BIN)/agentark bench grpo
 	@if $(BIN)/python -c 'import vllm' 2>/dev/null; then $(BIN)/agentark bench debate; else echo 'bench debate needs vLLM: make engines'; fi
 
 notebooks: $(READY)  ## after editing notebooks: export the package, clean, rebuild contents, links and README

@@ -20,6 +20,7 @@ ENGINES = {"vllm", "ray"}    # these start servers and clusters, and take turns 
 STUDIES = {
     "what_debate_adds", "agents_and_rounds", "training_questions", "teachers_and_students", "several_paths",
     "lab_pretrain", "reward_models", "reward_model_at_inference", "pad", "paper_lab", "gold_free", "evolution",
+    "ways_to_teach",
 }
 SLOW = """
     config sandbox chains models transformers openai modal cache serving self_consistency dylan_humaneval macnet_srdd

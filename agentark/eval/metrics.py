@@ -295,7 +295,7 @@ def result_of(items: list[dict] | Columns, # one for each question
     "The averages of a run over its items; `AgentArkError` if there are none."
     found = columns(items)
     if not found.n: raise AgentArkError("no items to average")
-    if not found.values: raise AgentArkError("no answer was decided: are there gold answers, and does the sandbox work?")
+    if not found.values: raise AgentArkError("no answer was decided: has it gold answers, does the sandbox work?")
     metrics = {}
     for name, values in found.values.items():
         metrics[name] = estimate(values, name in SHARES and {*values} <= {0, 1})

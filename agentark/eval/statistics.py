@@ -50,9 +50,10 @@ def permutation(differences, # one per question, b - a
     differences = np.asarray(differences, float)
     moved = differences[differences != 0]    # the sign of nothing does not matter
     if len(moved) < 2: return 1.0
+    at_once = max(1, min(1000, 2_000_000//len(moved)))    # so that memory stays bounded
     found = permutation_test(
         (moved,), lambda x, axis: x.sum(axis=axis),
-        permutation_type="samples", vectorized=True, batch=1000, rng=np.random.default_rng(seed),
+        permutation_type="samples", vectorized=True, batch=at_once, rng=np.random.default_rng(seed),
     )
     return float(found.pvalue)
 
