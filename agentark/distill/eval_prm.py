@@ -16,7 +16,7 @@ from ..core.config import AgentArkError, make_folder, neutral
 from ..core.records import Labelled
 from ..core.store import read_jsonl
 from .given import given
-from .prm import Scorer, asked
+from .prm import Scorer, question_of
 from .prm_eval import best_threshold, calibration, first_errors, pair_accuracy
 from .prm_report import Confidence, Scores, choices, report
 from .step_examples import split_by_question
@@ -255,7 +255,7 @@ def evaluate_prm(stage: EvalBoth) -> Path:
 def _warn_of_known(about: dict, source: str, records: list[Labelled]):
     "Say how many of the questions the reward model has learnt from, if its folder tells."
     learnt = {*about.get("learnt_from", ())}
-    found = {asked(x.prompt) for x in step_examples(records)}
+    found = {question_of(x.prompt) for x in step_examples(records)}
     if shared := len(learnt & found): print(
         f"the reward model learnt from {shared} of the {len(found)} questions of {source}: "
         "what it gets there flatters it; evaluate it on others"

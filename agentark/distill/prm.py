@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Loss', 'Negatives', 'Stages', 'Metric', 'PrmTraining', 'PrmOptions', 'Prm', 'encode_any', 'StepScores', 'Scorer',
-           'asked', 'prompt_data']
+           'question_of', 'prompt_data']
 
 # %% ../../nbs/07_distill/17_prm.ipynb #9b1892ed
 import json
@@ -102,7 +102,7 @@ class Prm(PrmOptions):
         trainer.tokenizer.save_pretrained(out)
         about: dict = {"prompt": "the question alone", "data": self.train_data_path, "template": self.template()}
         about["prompt_data"] = prompt_data(self.train_data_path)
-        about["learnt_from"] = sorted({asked(x.prompt) for x in trainer.learnt})
+        about["learnt_from"] = sorted({question_of(x.prompt) for x in trainer.learnt})
         about |= _evaluated(StepScores(model, trainer.tokenizer, self.per_device_eval_batch_size), trainer.held)
         found = about["held_out"]
         (out/"prm.json").write_text(json.dumps(about, indent=2))
@@ -319,7 +319,7 @@ def _evaluated(scorer: StepScores, held: list[StepExample]) -> dict:
     told = {k: known[k] for k in ("threshold", "truncation")}
     return {"held_out": {"solutions": len(held), **known}, **told}
 
-def asked(prompt: list[dict]) -> str:
+def question_of(prompt: list[dict]) -> str:
     "A digest of what is asked: the same of the same question, whatever a file calls it."
     return stable_id(prompt[-1]["content"])
 
