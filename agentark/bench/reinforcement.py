@@ -54,6 +54,7 @@ def script(model: str, data: str, out: Path, sizes: dict, stride: int) -> Callab
 
 OURS = {"trainer": (False, False), "sampler": (True, False), "whole": (True, True)}   # our sampler? merged answers?
 
+# %% ../../nbs/10_bench/02_reinforcement.ipynb #2a56a8cd
 def stage(model: str, data: str, out: Path, sizes: dict, stride: int, sampler: bool, merges: bool) -> Callable:
     "A side: the stage as it is; or with TRL's sampler and attention; or with every answer for itself."
     from agentark.distill.grpo import Grpo

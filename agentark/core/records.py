@@ -139,6 +139,7 @@ def _fits(value, hint) -> bool:
     if kind is list: return isinstance(value, list) and all(_fits(x, inside[0]) for x in value)
     return type(value) is (type(None) if hint is None else hint)
 
+# %% ../../nbs/00_core/01_records.ipynb #c68fcb19
 def _is_message(x: dict) -> bool:
     return isinstance(x.get("role"), str) and isinstance(x.get("content"), str)
 

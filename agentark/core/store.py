@@ -347,6 +347,7 @@ class Records(Sequence):
     def where(self, marks: Iterable[int]) -> "Chosen": return Chosen(self, bytearray(marks))
     def but(self, done: Ids) -> "Chosen": return Chosen(self, self.ids.but(done))
 
+# %% ../../nbs/00_core/02_store.ipynb #c2beed0b
 class Chosen:
     "Those of the records that have a mark, 1 or 0 for each of them."
     def __init__(self, records: Records, marks: bytearray): self.records, self.marks = records, marks

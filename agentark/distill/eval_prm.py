@@ -90,6 +90,7 @@ def _first_errors(share, of: list[int], n: int, scores, labels, threshold: float
     both = found["wrong"] + found["right"]
     return {"f1": np.where(both == 0, 0, 2*found["wrong"]*found["right"]/both), **found}
 
+# %% ../../nbs/07_distill/20_eval_prm.ipynb #8b0c6d28
 def _areas(drawn, of: list[int], scores, labels) -> dict:
     "Areas under the ROC curve: all steps, and those up to the first error."
     import numpy as np
@@ -182,6 +183,7 @@ WORDS = {
 }
 COUNTS = ("questions", "solutions", "n_pairs", "hidden")
 
+# %% ../../nbs/07_distill/20_eval_prm.ipynb #430c95b6
 def _shown(name: str, row: dict) -> str:
     value, ends = row.get(name), row.get("intervals", {}).get(name)
     if value is None: return "-"
@@ -252,6 +254,7 @@ def evaluate_prm(stage: EvalBoth) -> Path:
     print(f"wrote the metrics of {len(scorers)} scorers -> {path}, and how well they are calibrated beside it")
     return path
 
+# %% ../../nbs/07_distill/20_eval_prm.ipynb #3eaaa331
 def _warn_of_known(about: dict, source: str, records: list[Labelled]):
     "Say how many of the questions the reward model has learnt from, if its folder tells."
     learnt = {*about.get("learnt_from", ())}

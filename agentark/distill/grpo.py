@@ -187,6 +187,7 @@ def _check_level(stage: GrpoOptions):
         "leave out --train_batch_size and --max_epochs, or take --loss_level sequence"
     )
 
+# %% ../../nbs/07_distill/25_grpo.ipynb #ceeda324
 def _check_sampling(stage: GrpoOptions):
     if stage.use_vllm and not find_spec("vllm"): raise AgentArkError(
         f"--use_vllm {stage.use_vllm}: vLLM is not installed: {how_to_install('vllm')}; "

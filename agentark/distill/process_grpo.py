@@ -231,6 +231,7 @@ class Refilling(Sampling):
         draw = random.Random(stable_hash("refill", self.args.seed, self.state.global_step, attempt))
         return draw.sample(left, min(n, len(left)))
 
+# %% ../../nbs/07_distill/24_process_grpo.ipynb #d67c962f
 def _steps(judged: list[Judged], device) -> Steps:
     return Steps.of([x.ends for x in judged], [x.rewards for x in judged], [x.outcome for x in judged], device=device)
 

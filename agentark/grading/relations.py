@@ -116,6 +116,7 @@ def _open(sides: list, ops: list) -> tuple[list, list]:
     middle = x[2]/-x[1]
     return [num(middle - c), x[0], num(middle + c)], [op, op]
 
+# %% ../../nbs/02_grading/05_relations.ipynb #fe01b7be
 def _moved(t: Expr, a: Fraction, b: Fraction) -> Expr:
     "`(t - b)/a`"
     if isinstance(t, Num): return num((t.value - b)/a)

@@ -81,6 +81,7 @@ def beside(cells,    # columns: panel, row, series, value, ci95_low, ci95_high, 
     elif note: fig.supxlabel(note, fontsize=8)
     return fig
 
+# %% ../../nbs/08_paper/04_beside.ipynb #1b9f46bc
 def _looks(series: list[str]) -> dict[str, tuple[str, str]]:
     "Colour and mark of each series: those of its way of teaching, where it is one."
     taken = {WAYS.get(s) for s in series}
