@@ -203,7 +203,7 @@ def test_on_ray_is_the_same(agentark_process, tmp_path, one_by_one):
 @pytest.mark.slow
 def test_stopped_it_saves_and_ends(agentark, tmp_path):
     "One line, no process left, and what was answered is there to go on from."
-    slow = "max_samples: 9, model_max_tokens: 48, batch_size: 3, max_live: 1"
+    slow = "max_samples: 30, model_max_tokens: 48, batch_size: 3, max_live: 1"
     path = branches(tmp_path/"stopped", "tiny-random", slow)
     mark = f"stopped-{tmp_path}"
     run = start("run", path, "--jobs", 2, mark=mark)

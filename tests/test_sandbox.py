@@ -393,7 +393,7 @@ def test_a_program_ends_with_its_caller(how, tmp_path):
     caller.stdout.readline()
     wait_for(lambda: left(marker))
     caller.send_signal(how)
-    _, said = caller.communicate(timeout=30)
+    _, said = caller.communicate(timeout=120)
     wait_for(lambda: not left(marker))
     if how == signal.SIGINT:
         assert "KeyboardInterrupt" in said
