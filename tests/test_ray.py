@@ -180,4 +180,4 @@ def test_ray_is_missing(tmp_path):
     args = flags(tmp_path/"run.jsonl", num_replicas=2)
     done = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr == "agentark: --num_replicas and --ray_address need Ray: pip install 'agentark[ray]'\n"
+    assert done.stderr == "agentark: --num_replicas and --ray_address need Ray: make setup EXTRAS=ray\n"
