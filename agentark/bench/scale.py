@@ -12,6 +12,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from .speed import ASLEEP
 from ..core.config import make_folder
 from ..core.store import dumps, read_jsonl, write_jsonl
 from ..data import datasets
@@ -33,18 +34,17 @@ def debates(folder: Path, n: int) -> Path:
     return folder/"run.jsonl"
 
 # %% ../../nbs/10_bench/05_scale.ipynb #b8031782
-_COMMAND = "import sys; from agentark.runs.cli import main; sys.exit(main())"
 _PARQUET = "import sys; from agentark.core.store import to_parquet; to_parquet(sys.argv[1])"
 _DEBATE = ["infer", "--method_name", "llm_debate", "--model_name", "scripted", "--test_dataset_name", "questions.jsonl",
            "--method_args", "num_agents", "3", "--output_path"]
 STAGES = {
-    "infer": [_COMMAND, *_DEBATE, "anew.jsonl"],
-    "infer, all there": [_COMMAND, *_DEBATE, "run.jsonl"],
-    "label": [_COMMAND, "label", "run.jsonl"],
-    "label, all there": [_COMMAND, "label", "run.jsonl"],
-    "traces": [_COMMAND, "traces", "run_labeled.jsonl", "--min_steps", "0"],
-    "eval": [_COMMAND, "eval", "--input_file", "run.jsonl", "run_labeled.jsonl"],
-    "show": [_COMMAND, "show", "run.jsonl"],
+    "infer": [ASLEEP, *_DEBATE, "anew.jsonl"],
+    "infer, all there": [ASLEEP, *_DEBATE, "run.jsonl"],
+    "label": [ASLEEP, "label", "run.jsonl"],
+    "label, all there": [ASLEEP, "label", "run.jsonl"],
+    "traces": [ASLEEP, "traces", "run_labeled.jsonl", "--min_steps", "0"],
+    "eval": [ASLEEP, "eval", "--input_file", "run.jsonl", "run_labeled.jsonl"],
+    "show": [ASLEEP, "show", "run.jsonl"],
     "to_parquet": [_PARQUET, "run.jsonl"],
 }
 

@@ -299,7 +299,7 @@ def bench_debate(model: str="smollm2-135m-instruct",
     }
 
 # %% ../../nbs/10_bench/04_speed.ipynb #5c636151
-ASLEEP = "from agentark.runs.cli import main; main()"
+ASLEEP = "import sys; from agentark.runs.cli import main; sys.exit(main())"
 SPINNING = f"import torch; {ASLEEP}"
 
 def bench_busy(model: str="lab-m", n: int=200, turns: int=2) -> dict:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TEST_SHARE', 'Rows', 'is_test', 'stable_seed', 'reasoning_gym_task', 'find_benchmark', 'find_split', 'local_files',
-           'plain', 'load', 'worked', 'overlap', 'fit_context']
+           'plain', 'warned', 'load', 'stream', 'worked', 'overlap', 'fit_context']
 
 # %% ../../nbs/03_data/02_datasets.ipynb #cd30f6ce
 import csv
@@ -354,12 +354,17 @@ def _is_unreadable(q: Query) -> bool:
     if q.choices: letters = letters[:len(q.choices)]
     return q.gt not in letters
 
-def _warn_of_unreadable(source: str, queries: list[Query]):
-    unread = list(filter(_is_unreadable, queries))
-    if not unread: return
-    first = unread[0]
-    warnings.warn(
-        f"{source}: {len(unread)} of {len(queries)} gold answers cannot be read and count as never met; "
+def warned(queries: Iterable[Query]) -> Iterator[Query]:
+    "The same questions; after the last, a warning of gold answers that cannot be read."
+    n = unread = 0
+    first = None
+    for n, q in enumerate(queries, 1):
+        if _is_unreadable(q):
+            first = first or q
+            unread += 1
+        yield q
+    if first: warnings.warn(
+        f"{first.source}: {unread} of {n} gold answers cannot be read and count as never met; "
         f"the first: {first.query[:80]!r} with gold {first.gt[:80]!r}",
         stacklevel=3,
     )
@@ -381,11 +386,12 @@ def load(name: str,                    # `chains?key=value`, `reasoning_gym:task
     if name.startswith("reasoning_gym:"):
         return reasoning_gym_task(name.removeprefix("reasoning_gym:"), split, max_samples, seed)
     rows, found, where = _opened(name, split, data_dir)
-    queries = _questions(rows, **found, seed=seed)
-    if max_samples is not None: queries = islice(queries, max_samples)
-    queries = _unique(queries, where)
-    _warn_of_unreadable(found["source"], queries)
-    return queries
+    return _unique(warned(islice(_questions(rows, **found, seed=seed), max_samples)), where)
+
+def stream(name: str, split: str, max_samples: int | None, seed: int, data_dir: str | None) -> Iterator[Query]:
+    "The questions of a file or a benchmark as for `load`, one after the other: all are never in memory."
+    rows, found, _ = _opened(name, split, data_dir)
+    return islice(_questions(rows, **found, seed=seed), max_samples)
 
 def _opened(name: str, split: str, data_dir: str | None) -> tuple[Rows, dict, str | Path]:
     "The rows of a dataset, what `_questions` has to know of them, and their place."

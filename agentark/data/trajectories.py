@@ -82,5 +82,15 @@ class Trajectories(Records):
         )
 
 def read_trajectories(path, dataset: str | None=None) -> list[Trajectory]:
-    "All of them at once."
-    return [*Trajectories(path, dataset)]
+    "All of them at once; each is read once."
+    return _Held(path, dataset).held
+
+class _Held(Trajectories):
+    "Those that are kept while they are looked through."
+    def __init__(self, path, dataset: str | None):
+        self.held: list[Trajectory] = []
+        super().__init__(path, dataset)
+
+    def note(self, record: Trajectory):
+        super().note(record)
+        self.held.append(record)

@@ -46,7 +46,8 @@ class Remembering:
         "The scores of the steps of every solution."
         keys = [(json.dumps(p), tuple(c)) for p, c in zip(prompts, completions)]
         new = {key: (p, c) for key, p, c in zip(keys, prompts, completions) if key not in self.known}
-        if new: self.known |= zip(new, self.scorer.score(*map(list, zip(*new.values()))))
+        if new:
+            self.known |= zip(new, self.scorer.score(*map(list, zip(*new.values()))))
         return [self.known[key] for key in keys]
 
     def examples(self, examples: Sequence[StepExample]) -> tuple[list, list]:
@@ -76,7 +77,8 @@ def intervals(
         found["f1_best"] = _first_errors(share, of, len(ids), scores, labels, threshold)["f1"]
         found["pairs"] = share(*_pairs(ids, of, examples, scores, labels))
         chosen = choices(scorer, records)
-        for way in CHOICES: found[way] = share([x[way] for x in chosen], [1]*len(ids))
+        for way in CHOICES:
+            found[way] = share([x[way] for x in chosen], [1]*len(ids))
     known = {name: values[~np.isnan(values)] for name, values in found.items()}
     return {name: tuple(np.quantile(x, [0.025, 0.975]).tolist()) for name, x in known.items() if len(x)}
 
@@ -133,7 +135,8 @@ def evaluated(
     theirs = {x.query_id for x in held}
     rest = [r for r in records if r.id not in theirs]
     examples = [*step_examples(rest)]
-    if not examples: raise AgentArkError("no questions are left to evaluate on; lower --threshold_share, or take more")
+    if not examples:
+        raise AgentArkError("no questions are left to evaluate on; lower --threshold_share, or take more")
     threshold = best_threshold(*scorer.examples(held)) if held else scorer.threshold
     row = {"questions": len(rest), "solutions": len(examples)} | report(scorer, rest, threshold)
     several = any(len(r.solutions) > 1 for r in rest)

@@ -164,7 +164,8 @@ class Sampling(Told):
     def _generate_single_turn(self, prompt_ids, *args, **kwargs):
         if self.ready: return self.rollout[1], None
         with self.timed("generate"):
-            if self.own_sampler: answers, logps = self._sampled(prompt_ids, range(len(prompt_ids))), None
+            if self.own_sampler:
+                answers, logps = self._sampled(prompt_ids, range(len(prompt_ids))), None
             else: answers, logps = super()._generate_single_turn(prompt_ids, *args, **kwargs)
         self.rollout = prompt_ids, answers
         self.tokens += sum(map(len, answers))
@@ -210,7 +211,8 @@ class Refilling(Sampling):
             new = []
             for group, place in zip(silent, other):
                 of = [*range(group*self.group, (group + 1)*self.group)]
-                for i in of: rows[i] = rows[i] | dict(prompt=self.prompts[place].messages, place=place)
+                for i in of:
+                    rows[i] = rows[i] | dict(prompt=self.prompts[place].messages, place=place)
                 new += of
             if not new: break
             replaced += len(new)
@@ -268,7 +270,8 @@ class Crediting(Refilling):
         first = self.accelerator.process_index*len(self.judged)
         rows = slice(first, first + len(self.judged))
         credited = {}
-        if values is not None: credited["returns"] = _fitted((found + values)[rows], own)
+        if values is not None:
+            credited["returns"] = _fitted((found + values)[rows], own)
         if self.credit.scalar: return credited | {"advantages": found[rows, 0]}
         found = normalised(found, keep) if self.normalise else found*keep
         return credited | {"advantages": _fitted(found[rows], own)}
@@ -305,7 +308,8 @@ class ProcessGRPO(Crediting):
         if not made or self.credit.estimator != "gae": return optimizer
         critic = [*self.model.value_head.parameters()]
         ids = {id(p) for p in critic}
-        for group in optimizer.param_groups: group["params"] = [p for p in group["params"] if id(p) not in ids]
+        for group in optimizer.param_groups:
+            group["params"] = [p for p in group["params"] if id(p) not in ids]
         optimizer.add_param_group({"params": critic, "lr": self.critic_learning_rate, "weight_decay": 0.0})
         return optimizer
 
@@ -403,7 +407,8 @@ def best_checkpoint(out: Path, over: int = 3) -> str | None:
     best, most = None, 0.0
     for checkpoint in itertools.filterfalse(damage, checkpoints(out)):
         means = _means(_solved(json.loads((checkpoint/"trainer_state.json").read_text())["log_history"]), over)
-        if means and means[-1] > max(means[0], most): best, most = str(checkpoint), means[-1]
+        if means and means[-1] > max(means[0], most):
+            best, most = str(checkpoint), means[-1]
     return best
 
 def _solved(log: list[dict]) -> list[float]:
@@ -425,9 +430,11 @@ class Alarm(TrainerCallback):
     def on_log(self, args, state, control, **_):
         rows = [row for row in state.log_history if _solved([row])]
         rewards = [row[self.watched] for row in rows]
-        if not any(exploited(rewards, _solved(rows), *of, self.questions) for of in self.windows): return
+        if not any(exploited(rewards, _solved(rows), *of, self.questions) for of in self.windows):
+            return
         self.rung = state.global_step
         control.should_training_stop = True
 
     def on_save(self, args, state, control, **_):
-        if is_main() and not args.load_best_model_at_end: state.best_model_checkpoint = best_checkpoint(args.output_dir)
+        if is_main() and not args.load_best_model_at_end:
+            state.best_model_checkpoint = best_checkpoint(args.output_dir)

@@ -102,9 +102,12 @@ class Debates:
     def add(self, t: Trajectory):
         "One more."
         rounds = by_round(t)
-        for name, share in rates_of(turns([*rounds.values()], t.kind)).items(): self.rates[name].append(share)
-        for k, share in apart(rounds, _same_answer(t.kind)).items(): self.answers[k].append(share)
-        for k, share in apart(rounds, _same_words).items(): self.words[k].append(share)
+        for name, share in rates_of(turns([*rounds.values()], t.kind)).items():
+            self.rates[name].append(share)
+        for k, share in apart(rounds, _same_answer(t.kind)).items():
+            self.answers[k].append(share)
+        for k, share in apart(rounds, _same_words).items():
+            self.words[k].append(share)
 
     def row(self) -> dict[str, str]:
         "The cells of a table; of answers and words, what is of the first and the last round."

@@ -12,7 +12,6 @@ import re
 import time
 from collections import Counter
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 from ..core.config import AgentArkError, neutral, run_async
@@ -25,7 +24,7 @@ from ..engines.serving import Serving, model_failed, store_all
 from .judge import agreement, in_words, judge
 from ..grading.answers import extract, is_right, normalized, readable, visible
 from ..methods.prompts import solo
-from ..methods.registry import METHODS, seats
+from ..methods.registry import seats
 
 # %% ../../nbs/06_eval/05_label.ipynb #b33d12c6
 _SEPARATOR = re.compile(r"^[ \t]*={3,}[ \t]*Solution[ \t]+(\d+)[ \t]*={3,}", re.M | re.I)
@@ -77,12 +76,9 @@ def _of_response(i: int, text: str, agent: str, t: Trajectory) -> Solution:
         judged_by=t.judged_by if judged else None,
     )
 
-@cache
-def _seats(method: str, registered): return seats(method)   # which looks into folders, and once is enough
-
 def solutions(t: Trajectory) -> list[Solution]:
     "Every text of a trajectory that answers its question, in the order in which they were said."
-    seat = _seats(t.method, METHODS.get(t.method))
+    seat = seats(t.method)
     solving = [c for c in t.calls if c.solves]
     found = [_of_call(i, c, str(seat(c)), t.kind) for i, c in enumerate(solving, 1)]
     if found: return found

@@ -10,7 +10,6 @@ __all__ = ['default_path', 'fitted', 'judged', 'keep', 'Tally', 'figures', 'in_w
 import asyncio
 import re
 import time
-import warnings
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -24,7 +23,7 @@ from ..core.store import Places, Store, refuse_input
 from ..data import datasets
 from ..engines.base import Engine, Sampling
 from ..engines.models import default_max_tokens
-from ..engines.serving import Serving
+from ..engines.serving import Serving, saying, trouble_of
 from ..grading.answers import extract, is_correct, is_right, visible
 from .base import solve
 from .registry import get_method, method_config, pick_variant, variants
@@ -108,17 +107,13 @@ class Tally:
         return f"${dollars:.4f}" + (f" of about ${dollars/share:.4f}" if 0 < share < 1 else "")
 
 # %% ../../nbs/05_methods/24_infer.ipynb #a5890dcf
-def figures(tally: Tally, used: Usage, seconds: float, trouble: str="") -> dict:
-    """What the bar shows beside questions and remaining time; `used` counts calls of unfinished questions too.
-
-    `trouble` is why nothing is answered just now.
-    """
+def figures(tally: Tally, used: Usage, seconds: float) -> dict:
+    "What the bar shows beside questions and remaining time; `used` counts calls of unfinished questions too."
     found = {
         "correct": f"{tally.correct/tally.judged:.0%}" if tally.judged else "",
         "calls": used.num_llm_calls,
         "tok/s": f"{used.completion_tokens/seconds:.0f}",
         "cost": tally.cost(used, tally.done/tally.total),
-        "trying again": trouble[:100],
     }
     return {k: v for k, v in found.items() if v != ""}
 
@@ -148,22 +143,12 @@ def answering(method, cfg, sampling: Sampling, seed: int, show_thinking: bool=Fa
 async def run_all(todo: Iterable[Query], answers, scheduler, store: Store, tally: Tally, bar):
     "Answer the questions, judge and store each, and keep the bar up to date."
     start = time.perf_counter()
-    def show():
-        trouble = getattr(scheduler, "trouble", "")   # Ray's replicas tell none
-        bar.set_postfix(figures(tally, scheduler.usage, time.perf_counter() - start, trouble))
-    async def live():   # also while no question finishes
-        while True:
-            show()
-            await asyncio.sleep(1)
-    showing = asyncio.create_task(live())
-    try:
+    def says(): return figures(tally, scheduler.usage, time.perf_counter() - start) | trouble_of(scheduler)
+    async with saying(bar, says):
         async for t in scheduler.distribute(todo, answers):
             await keep(t, store)
             tally.add(t)
             bar.update()
-    finally:
-        showing.cancel()
-        show()
 
 # %% ../../nbs/05_methods/24_infer.ipynb #71a29ee6
 @dataclass
@@ -234,23 +219,14 @@ class Questions:
 
     def __iter__(self) -> Iterator[Query]:
         if self._held is not None: return iter(self._held)
-        rows, found, _ = datasets._opened(self.name, self.split, self.data_dir)
-        return islice(datasets._questions(rows, **found, seed=self.seed), self.max_samples)
+        return datasets.stream(self.name, self.split, self.max_samples, self.seed, self.data_dir)
 
     def _read(self) -> Iterator[int]:
         "The digests of the ids, while the questions are gone through; what `datasets.load` warns of is warned of."
-        n = unread = 0
-        for n, q in enumerate(self, 1):
+        for q in datasets.warned(self) if self._held is None else self._held:
             self._parts.extend(hash(repr(getattr(q, name))) for name in _ASKED)
             yield stable_hash(q.id)
-            if self._held is not None or not datasets._is_unreadable(q): continue
-            unread += 1
-            if unread == 1: first = q
-        if not n: raise AgentArkError(f"{self.name}: no questions in it")
-        if unread: warnings.warn(
-            f"{first.source}: {unread} of {n} gold answers cannot be read and count as never met; "
-            f"the first: {first.query[:80]!r} with gold {first.gt[:80]!r}", stacklevel=2,
-        )
+        if not self._parts: raise AgentArkError(f"{self.name}: no questions in it")
 
     def asks(self, record: dict) -> bool | None:
         "Is a record's question the one with its id here? None: there is none."

@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import re
 import sys
+from functools import cache
 from operator import attrgetter
 from pathlib import Path
 from ..core.config import AgentArkError, from_dict, read_yaml, unknown
@@ -71,7 +72,11 @@ def get_method(name: str, variant: str="main"):
 # %% ../../nbs/05_methods/01_registry.ipynb #219fcea5
 def seats(name: str):
     "Which seat a call of this method is of: `call -> seat`. In a method unknown here every agent has its own."
-    known = name in method_names() or name in METHODS
+    return _seats(name, METHODS.get(name))
+
+@cache
+def _seats(name: str, registered):    # finding a method looks into folders, and once is enough
+    known = registered or name in method_names()
     return get_method(name).seat if known else attrgetter("agent")
 
 # %% ../../nbs/05_methods/01_registry.ipynb #e88bb40d

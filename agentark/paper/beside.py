@@ -67,7 +67,8 @@ def beside(cells,    # columns: panel, row, series, value, ci95_low, ci95_high, 
         part = cells[cells.panel == panel]
         _dots_of(ax, part, rows[panel], looks)
         if zero: ax.axvline(0, color=DARK, lw=0.8, zorder=0)
-        if start is not None: ax.set_xlim(start, start + 1.08*(part.value.max() - start))
+        if start is not None:
+            ax.set_xlim(start, start + 1.08*(part.value.max() - start))
         asked = ", ".join(str(int(n)) for n in sorted(part.n.unique())) if part.n.notna().all() else ""
         ax.set_xlabel((units or {}).get(panel, "accuracy (%)") + f"\nn = {asked}"*bool(asked), fontsize=9)
         ax.set_title(panel, fontsize=10)
@@ -75,9 +76,11 @@ def beside(cells,    # columns: panel, row, series, value, ci95_low, ci95_high, 
         before = rows[panel]
     if title: fig.suptitle(title, fontsize=11, fontweight="bold")
     handles = [plt.Line2D([], [], color=c, marker=m, ls="", label=s) for s, (c, m) in looks.items()]
-    if cells.single.any(): handles.append(plt.Line2D([], [], **SINGLE, color=GREY, label="single students"))
+    if cells.single.any():
+        handles.append(plt.Line2D([], [], **SINGLE, color=GREY, label="single students"))
     below = dict(loc="outside lower center", fontsize=8, frameon=False)
-    if in_a_row > 1: fig.legend(handles=handles, ncol=6, title=note, title_fontsize=8, **below)
+    if in_a_row > 1:
+        fig.legend(handles=handles, ncol=6, title=note, title_fontsize=8, **below)
     elif note: fig.supxlabel(note, fontsize=8)
     return fig
 

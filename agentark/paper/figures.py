@@ -149,7 +149,8 @@ def _with_rounds(runs, rounds, debate: str):
             labels += [f"{debate}, agents in {metric}" for metric in by_round.metric]
             found += [(x.value, x.ci95_low, x.ci95_high, ORANGE) for x in by_round.itertuples()]
         colour = RED
-        if r.calls_per_question == 1: colour = BLUE if debated else GREY    # single agents come before the debate
+        if r.calls_per_question == 1:
+            colour = BLUE if debated else GREY    # single agents come before the debate
         labels.append(f"{debate}, vote" if r.run == debate else r.run)
         found.append((r.accuracy, r.ci95_low, r.ci95_high, colour))
     return labels, pd.DataFrame(found, columns=["accuracy", "ci95_low", "ci95_high", "colour"])
@@ -171,9 +172,11 @@ def debate_in_words(calls,    # columns: round (from 0), agent, text, right (0 o
         box = dict(boxstyle="round,pad=0.5", fc="white", ec=colour, lw=1.6)
         text = f"{r.text} {'✓' if r.right else '✗'}"
         ax.text(r.round, y, text, ha="center", va="center", fontsize=9, bbox=box, zorder=3)
-        if r.round == 0: ax.text(-0.42, y, r.agent, ha="right", va="center", fontsize=10)
+        if r.round == 0:
+            ax.text(-0.42, y, r.agent, ha="right", va="center", fontsize=10)
         else: _read(ax, r.round, y, len(agents))
-    for i in rounds: ax.text(i, 0.55, f"round {i + 1}", ha="center", fontsize=10, fontweight="bold")
+    for i in rounds:
+        ax.text(i, 0.55, f"round {i + 1}", ha="center", fontsize=10, fontweight="bold")
     ax.set(xlim=(-0.75, max(rounds) + 0.45), ylim=(0.5 - len(agents), 0.75), title=title)
     ax.axis("off")
     return fig
@@ -360,7 +363,8 @@ def training_curves(log,    # columns: kind, seed, step, solved, reward, steps; 
             lines(ax, run.step, values, color=colour, ls=dash, lw=1.2)
         ax.set(xlabel=f"step (mean of {smoothed})", title=label)
         grid(ax)
-    for kind, (dash, colour) in looks.items(): axes[0].plot([], [], color=colour, ls=dash, label=kind)
+    for kind, (dash, colour) in looks.items():
+        axes[0].plot([], [], color=colour, ls=dash, label=kind)
     if title: fig.suptitle(title, fontsize=11)
     fig.tight_layout()
     fig.legend(loc="upper center", bbox_to_anchor=(0.5, 0), ncol=len(kinds), fontsize=8, frameon=False)
@@ -409,8 +413,10 @@ def redraw(path,         # a saved picture
           ):
     "Draw a figure again from its CSV files and its manifest. Returns the figure."
     meta = manifest_path(path)
-    if not meta.exists(): raise AgentArkError(f"{path} has no {meta.name} beside it that says how it was drawn")
+    if not meta.exists():
+        raise AgentArkError(f"{path} has no {meta.name} beside it that says how it was drawn")
     config = json.loads(meta.read_text())["config"]
-    if config["figure"] not in FIGURES: raise unknown("figure", config["figure"], FIGURES)
+    if config["figure"] not in FIGURES:
+        raise unknown("figure", config["figure"], FIGURES)
     tables = [Path(path).with_name(name) for name in config["tables"]]
     return FIGURES[config["figure"]](*tables, path=into or path, **config["options"])
