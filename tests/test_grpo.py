@@ -180,6 +180,13 @@ def test_what_can_be_exploited_is(exploitable):
     assert made["kept"] == "the student that it started from"
 
 @pytest.mark.slow
+def test_no_worse_where_the_alarm_is_deaf(exploitable):
+    "What nothing but a reward model has paid for is not kept where less is solved."
+    _, made = exploitable("deaf", guards="", alarm_fall=0.999, alarm_slow_fall=0.999, num_episodes=3)
+    assert "alarm_at_step" not in made
+    assert made["kept"] == "the student that it started from"
+
+@pytest.mark.slow
 def test_guards_bite(exploitable):
     "They keep the steps; that answers are right only the outcome keeps."
     log, _ = exploitable("guarded", alarm_fall=1.0, num_episodes=4)
