@@ -45,8 +45,9 @@ SINGLE = dict(marker="o", mfc="white", ms=3.5, ls="")
 def beside(cells,    # columns: panel, row, series, value, ci95_low, ci95_high, n, source, single
            title: str="",
            units: dict[str, str] | None=None,    # what is on the axis of a panel; default: accuracy (%)
-           zero: bool=False,                     # a line at 0, where values are differences
+           zero: bool | list[str]=False,         # a line at 0, where values are differences; or only in these panels
            start: float | None=None,             # where all axes begin; default: before the lowest value
+           alike: bool=False,                    # one scale for all panels of a source and unit
            width: float=3.4,                     # of a panel, in inches
            note: str="",                         # below the picture
           ):
@@ -66,7 +67,7 @@ def beside(cells,    # columns: panel, row, series, value, ci95_low, ci95_high, 
     for ax, panel in zip(axes, panels):
         part = cells[cells.panel == panel]
         _dots_of(ax, part, rows[panel], looks)
-        if zero: ax.axvline(0, color=DARK, lw=0.8, zorder=0)
+        if zero is True or zero and panel in zero: ax.axvline(0, color=DARK, lw=0.8, zorder=0)
         if start is not None:
             ax.set_xlim(start, start + 1.08*(part.value.max() - start))
         asked = ", ".join(str(int(n)) for n in sorted(part.n.unique())) if part.n.notna().all() else ""
@@ -74,13 +75,14 @@ def beside(cells,    # columns: panel, row, series, value, ci95_low, ci95_high, 
         ax.set_title(panel, fontsize=10)
         if rows[panel] == before: ax.set_yticklabels([])
         before = rows[panel]
+    if alike: _scale_alike(dict(zip(panels, axes)), units or {})
     if title: fig.suptitle(title, fontsize=11, fontweight="bold")
     handles = [plt.Line2D([], [], color=c, marker=m, ls="", label=s) for s, (c, m) in looks.items()]
     if cells.single.any():
         handles.append(plt.Line2D([], [], **SINGLE, color=GREY, label="single students"))
     below = dict(loc="outside lower center", fontsize=8, frameon=False)
     if in_a_row > 1:
-        fig.legend(handles=handles, ncol=6, title=note, title_fontsize=8, **below)
+        fig.legend(handles=handles, ncol=7, title=note, title_fontsize=8, **below)
     elif note: fig.supxlabel(note, fontsize=8)
     return fig
 
@@ -90,6 +92,17 @@ def _looks(series: list[str]) -> dict[str, tuple[str, str]]:
     taken = {WAYS.get(s) for s in series}
     free = (c for c in (*COLOURS[1:], DARK) if c not in taken)
     return {s: (WAYS.get(s) or next(free), m) for s, m in zip(series, [*MARKERS, "X"])}
+
+def _scale_alike(axes: dict, units: dict[str, str]):
+    "The same limits for panels of one source (what a name says before its colon) that have one unit."
+    groups: dict[tuple, list] = {}
+    for panel, ax in axes.items():
+        source, colon, _ = panel.partition(":")
+        groups.setdefault((source*bool(colon), units.get(panel)), []).append(ax)
+    for group in groups.values():
+        limits = [ax.get_xlim() for ax in group]
+        lowest, highest = min(low for low, _ in limits), max(high for _, high in limits)
+        for ax in group: ax.set_xlim(lowest, highest)
 
 def _dots_of(ax, cells, rows: list[str], looks: dict[str, tuple[str, str]]):
     "The dots of one panel, the series of a row a little below one another."
