@@ -8,6 +8,7 @@ A cell with the flag `#| varies` shows what differs from machine to machine (sam
 its outputs are stored and not compared.
 """
 import argparse
+import base64
 import contextlib
 import io
 import json
@@ -146,7 +147,12 @@ def says(outputs: list[dict]) -> list[tuple[str, str]]:
     "What is compared of outputs."
     return [(kind, masked(text)) for kind, text in shown(outputs)]
 
-def has_picture(outputs: list[dict]) -> bool: return any("image/png" in o.get("data", {}) for o in outputs)
+def pictures(outputs: list[dict]) -> list[tuple]:
+    "Size and pixels of the pictures: their files also say which version drew them."
+    from PIL import Image
+    stored = [_joined(o["data"]["image/png"]) for o in outputs if "image/png" in o.get("data", {})]
+    opened = [Image.open(io.BytesIO(base64.b64decode(png))).convert("RGBA") for png in stored]
+    return [(picture.size, picture.tobytes()) for picture in opened]
 
 def varies(cell: dict) -> bool: return re.search(r"^#\|\s*varies\b", _joined(cell["source"]), re.M) is not None
 
@@ -185,13 +191,13 @@ def merged_streams(outputs: list[dict]) -> list[dict]:
     return merged
 
 def store(path: Path, ran: Ran) -> bool:
-    "Write new outputs into the notebook, where they do not say the same as those there; was anything changed?"
+    "Write new outputs into the notebook, where they do not say and show what is there; was anything changed?"
     nb = json.loads(path.read_text())
     before = json.dumps(nb)
     for i, outputs in ran.outputs.items():
         cell = nb["cells"][i]
         old = cell.get("outputs", [])
-        if says(old) == says(outputs) and has_picture(old) == has_picture(outputs): continue
+        if says(old) == says(outputs) and pictures(old) == pictures(outputs): continue
         cell["outputs"] = merged_streams([t for o in outputs if (t := tidied(o))])
     if json.dumps(nb) == before: return False
     path.write_text(json.dumps(nb, indent=1, ensure_ascii=False) + "\n")
