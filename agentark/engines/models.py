@@ -108,9 +108,9 @@ EMBEDDED = {   # name -> what makes its folder, and what it is
 }
 
 def model_folder(name: str) -> Path:
-    "Where an embedded model is kept: in the package, or in the cache once prepared."
+    "Where a model is kept: in the package, in the cache once prepared, or where its name says."
     if name in PACKAGED: return Path(agentark.__path__[0])/"lab"/"models"/name
-    return cache_dir()/"models"/name
+    return cache_dir()/"models"/name if name in EMBEDDED else Path(name)
 
 # %% ../../nbs/04_engines/02_models.ipynb #69ed8821
 @contextlib.contextmanager
