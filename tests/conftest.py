@@ -8,6 +8,7 @@ import time
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
+import forked
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -22,6 +23,30 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "engines: starts vLLM, Ray or Modal; such tests take turns on the machine")
     config.addinivalue_line("markers", "recipes: runs a recipe of the paper's size in small; only in `make recipes`")
     config.addinivalue_line("markers", "faults: kills vLLM, its server or Ray again and again; only in `make faults`")
+
+@pytest.hookimpl(tryfirst=True)   # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items):
+    """What takes long begins first, so that no worker is left with it at the end.
+
+    With `--dist loadgroup` what shares a fixture of its module, and what starts engines, is one worker's.
+    """
+    for item in items:
+        if name := group_of(item): item.add_marker(pytest.mark.xdist_group(name))
+    items.sort(key=lambda item: (not item.get_closest_marker("engines"), not item.get_closest_marker("slow")))
+
+def pytest_collection_finish(session):
+    if any(item.get_closest_marker("slow") for item in session.items): forked.load_trainings()
+
+def group_of(item) -> str | None:
+    "Which tests have to be one worker's, if this is one of them."
+    if item.get_closest_marker("engines"): return "engines"
+    fixtures = item._fixtureinfo.name2fixturedefs.values()
+    return item.path.stem if any(f.scope == "module" for [*_, f] in fixtures) else None
+
+@pytest.fixture(scope="session")
+def kernels():
+    "Kernels that papermill starts here are forked."
+    with forked.kernels(): yield
 
 @pytest.fixture
 def kills(request) -> int: return request.config.getoption("--kills")

@@ -2,12 +2,10 @@
 import json
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 import pytest
-from conftest import AGENTARK
-from test_training import START, run, torchrun, weights
+from forked import command
+from test_training import run, weights
 from agentark.core.records import Labelled, Solution
 from agentark.core.store import read_jsonl, write_jsonl
 from agentark.data.chains import ask, expressions, gold_steps, written
@@ -17,7 +15,6 @@ from agentark.distill.training import last_checkpoint, read_manifest
 from agentark.engines.models import resolve
 from agentark.methods.prompts import solo
 
-START.set_forkserver_preload(["agentark.distill.process_grpo", "peft"])
 CHAINS = "chains?min_terms=3&max_terms=3"
 
 
@@ -102,20 +99,16 @@ def test_killed_and_resumed_is_uninterrupted(kind, reward_model, tmp_path):
 @pytest.mark.parametrize("options", ["", "--reward_baseline step --no_normalise", "--init_kl_coef 0.05"])
 def test_two_processes_are_one(options, reward_model, tmp_path):
     "The answers to a question are on both: three questions with four answers make six rows for each."
-    command = [
+    words = [
         "grpo", "--pretrain", "lab-s", "--reward_pretrain", reward_model, "--prompt_data", CHAINS, "--max_samples", 9,
         "--rollout_batch_size", 3, "--n_samples_per_prompt", 4, "--generate_max_len", 40, "--actor_learning_rate", 1e-3,
     ]
-    for name, way, micro in [("both", torchrun, 3), ("alone", one_process, 6)]:
+    for name, processes, micro in [("both", 2, 3), ("alone", 1, 6)]:
         own = ["--micro_train_batch_size", micro, "--save_path", tmp_path/name]
-        done = way(AGENTARK, *command, *options.split(), *own)
+        done = command(*words, *options.split(), *own, processes=processes)
         assert done.returncode == 0, done.stderr[-3000:]
         assert done.stdout.count("answered 9 questions") == 1
     assert apart(weights(tmp_path/"both"), weights(tmp_path/"alone")) < 0.01
-
-def one_process(*command) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, timeout=500)
-
 
 def test_merged_and_in_other_pieces(reward_model, tmp_path):
     "Equal answers once, or each; in one part, or in six: the same student."

@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 import pytest
 import torch
-from test_training import START, traces, train, weights
+from forked import FORKED
+from test_training import traces, train, weights
 from agentark.distill.sft import Sft
 from agentark.distill.training import Training, read_manifest
 
@@ -18,7 +19,7 @@ def sft(folder: Path, name: str) -> Sft:
     return Sft("tiny-random", num_train_epochs=1.0, per_device_train_batch_size=4, **given)
 
 def start(stage: Training):
-    process = START.Process(target=train, args=(stage, "left_alone", {}))
+    process = FORKED.Process(target=train, args=(stage, "left_alone", {}))
     process.start()
     return process
 

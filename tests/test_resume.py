@@ -169,7 +169,7 @@ steps:
 """
 
 @pytest.mark.slow
-def test_a_killed_experiment_continues(agentark, tmp_path):
+def test_a_killed_experiment_continues(agentark, kernels, tmp_path):
     (tmp_path/"e.yaml").write_text(EXPERIMENT.format(root=ROOT))
     out = tmp_path/"outputs"
     kill_at(2, out/"mas.jsonl", "run", tmp_path/"e.yaml")

@@ -31,7 +31,7 @@ steps:
 STEPS = ["samples", "labels", "traces", "student"]
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Path:
+def finished(kernels, tmp_path_factory) -> Path:
     "A project with an experiment that is done."
     project = tmp_path_factory.mktemp("project")
     (project/"pyproject.toml").touch()
@@ -180,7 +180,7 @@ def results(path: Path) -> dict[str, str]:
     return {file.name: re.sub(r'"wall_s": [^,]*', "", file.read_text()) for file in files}
 
 @pytest.fixture(scope="module")
-def one_by_one(tmp_path_factory) -> dict[str, str]:
+def one_by_one(kernels, tmp_path_factory) -> dict[str, str]:
     path = branches(tmp_path_factory.mktemp("one")/"by_one")
     Run(str(path)).run()
     return results(path)
