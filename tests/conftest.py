@@ -2,6 +2,7 @@
 import contextlib
 import io
 import os
+import re
 import subprocess
 import sys
 import time
@@ -20,28 +21,31 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     config.addinivalue_line("markers", "slow: left out of `make check`")
     config.addinivalue_line("markers", "study: an experiment of the laboratory in small")
-    config.addinivalue_line("markers", "engines: starts vLLM, Ray or Modal; such tests take turns on the machine")
+    config.addinivalue_line("markers", "engines: starts vLLM, Ray or Modal; such tests take turns on one worker")
     config.addinivalue_line("markers", "recipes: runs a recipe of the paper's size in small; only in `make recipes`")
     config.addinivalue_line("markers", "faults: kills vLLM, its server or Ray again and again; only in `make faults`")
 
-@pytest.hookimpl(tryfirst=True)   # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
-    """What takes long begins first, so that no worker is left with it at the end.
-
-    With `--dist loadgroup` what shares a fixture of its module, and what starts engines, is one worker's.
-    """
-    for item in items:
-        if name := group_of(item): item.add_marker(pytest.mark.xdist_group(name))
+    "For workers, what takes long comes first, so that none is left with it at the end."
+    if "PYTEST_XDIST_WORKER" not in os.environ: return
     items.sort(key=lambda item: (not item.get_closest_marker("engines"), not item.get_closest_marker("slow")))
 
 def pytest_collection_finish(session):
     if any(item.get_closest_marker("slow") for item in session.items): forked.load_trainings()
 
-def group_of(item) -> str | None:
-    "Which tests have to be one worker's, if this is one of them."
-    if item.get_closest_marker("engines"): return "engines"
-    fixtures = item._fixtureinfo.name2fixturedefs.values()
-    return item.path.stem if any(f.scope == "module" for [*_, f] in fixtures) else None
+def pytest_xdist_make_scheduler(config, log):
+    """With `--dist loadscope` a module is one worker's, with its fixtures; so are all tests that start engines.
+
+    Notebooks are shared out one by one. (pytest-xdist 3.8 does not see its own groups with pytest 9.2.)
+    """
+    from xdist.scheduler import LoadScopeScheduling
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            if re.search(r"vllm|_ray|test_servers", nodeid): return "engines"
+            module, _, name = nodeid.partition("::")
+            return nodeid if name.startswith("test_notebook[") else module
+    config.option.loadscopereorder = False   # not by the number of tests
+    return Scheduling(config, log) if config.getvalue("dist") == "loadscope" else None
 
 @pytest.fixture(scope="session")
 def kernels():

@@ -1,8 +1,9 @@
 """New processes that begin with what takes seconds to load: each is forked from one that has loaded it.
 
-    FORKED.Process(target=f)                  a process of its own, as `multiprocessing` has them
-    command("sft", "--...", processes=2)      the command line, by two processes of one training; as `subprocess.run`
-    with kernels(): ...                       the kernels that papermill starts
+    Forked(f, *args)                        a function in a process of its own, to be killed
+    start("infer", "--...")                 the command line in a process of its own, to be killed
+    command("sft", "--...", processes=2)    the command line, by two processes of one training: what it says
+    with kernels(): ...                     the kernels that papermill starts
 """
 import gc
 import multiprocessing
@@ -42,6 +43,27 @@ FORKED.set_forkserver_preload(NOTEBOOKS)   # what is set when the first process 
 
 def load_trainings(): FORKED.set_forkserver_preload(TRAININGS + NOTEBOOKS)
 
+class Forked:
+    "A forked process that is looked at like a `subprocess.Popen`."
+    stdin = stdout = stderr = None
+
+    def __init__(self, target, *args):
+        self.process = FORKED.Process(target=target, args=args)
+        self.process.start()
+        self.pid, self.kill, self.terminate = self.process.pid, self.process.kill, self.process.terminate
+
+    @property
+    def returncode(self) -> int | None: return self.process.exitcode
+
+    def poll(self) -> int | None: return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        self.process.join(timeout)
+        return self.returncode
+
+    def send_signal(self, number: int):
+        if self.returncode is None: os.kill(self.pid, number)
+
 def launched(n: int) -> list[dict]:
     "What a launcher tells each of so many processes."
     if n == 1: return [{}]
@@ -50,30 +72,33 @@ def launched(n: int) -> list[dict]:
         same = {"WORLD_SIZE": str(n), "MASTER_ADDR": "localhost", "MASTER_PORT": str(s.getsockname()[1])}
     return [{**same, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(n)]
 
-def ended(targets: list) -> list[int]:
-    "Run functions side by side, each with its arguments, in processes of their own; their exit statuses."
-    processes = [FORKED.Process(target=f, args=args) for f, *args in targets]
-    for process in processes: process.start()
-    for process in processes:
-        process.join(300)
-        assert process.exitcode is not None, "it did not end"
-    return [process.exitcode for process in processes]
+def ended(processes: list[Forked]) -> list[int]:
+    "Wait for processes; their exit statuses."
+    for process in processes: assert process.wait(300) is not None, "it did not end"
+    return [process.returncode for process in processes]
 
-def _command(args: list[str], folder: Path, environment: dict):
+# ---- the command line
+
+def _main(args: list[str], stdout: str, stderr: str, environment: dict):
     "In a process of its own: the command line, which speaks into files."
     from agentark.runs.cli import main
     gc.freeze()   # what was loaded once is not looked through again and again
-    for fd, name in ((1, "stdout"), (2, "stderr")):
-        with open(folder/name, "a") as file: os.dup2(file.fileno(), fd)   # all processes append
+    for fd, name in ((1, stdout), (2, stderr)):
+        with open(name, "a") as file: os.dup2(file.fileno(), fd)   # all processes append
     os.environ.update(environment)
     sys.exit(main(args))
+
+def start(*args, **environment) -> Forked:
+    "Start the command line, which nobody listens to."
+    return Forked(_main, [*map(str, args)], os.devnull, os.devnull, environment)
 
 def command(*args, processes: int = 1) -> subprocess.CompletedProcess:
     "Run the command line in so many processes, which know of each other as a launcher's do."
     args = [*map(str, args)]
     with tempfile.TemporaryDirectory() as folder:
-        statuses = ended([(_command, args, Path(folder), told) for told in launched(processes)])
-        said = [(Path(folder)/name).read_text() for name in ("stdout", "stderr")]
+        files = [Path(folder)/name for name in ("stdout", "stderr")]
+        statuses = ended([Forked(_main, args, *map(str, files), told) for told in launched(processes)])
+        said = [file.read_text() for file in files]
     return subprocess.CompletedProcess(args, max(statuses, key=abs), *said)
 
 # ---- kernels
@@ -88,25 +113,11 @@ def _kernel(args: list[str], environment: dict, folder: str):
     os.chdir(folder)
     launch_new_instance(args)
 
-class Kernel:
-    "A forked kernel as jupyter_client looks at its process: like a `subprocess.Popen`."
-    stdin = stdout = stderr = None
+def _launch_kernel(command: list[str], env: dict, cwd: str | None = None, **options) -> Forked:
+    "In place of jupyter_client's function."
+    assert command[1:3] == ["-m", "ipykernel_launcher"], command
+    kernel = Forked(_kernel, command[3:], env, cwd or os.getcwd())
+    while os.getpgid(kernel.pid) != kernel.pid: time.sleep(0.001)   # until a signal to its group reaches nobody else
+    return kernel
 
-    def __init__(self, command: list[str], env: dict, cwd: str | None = None, **options):
-        assert command[1:3] == ["-m", "ipykernel_launcher"], command
-        self.process = FORKED.Process(target=_kernel, args=(command[3:], env, cwd or os.getcwd()))
-        self.process.start()
-        self.pid = self.process.pid
-        self.terminate, self.kill = self.process.terminate, self.process.kill
-        while os.getpgid(self.pid) != self.pid: time.sleep(0.001)   # until a signal to its group reaches nobody else
-
-    def poll(self) -> int | None: return self.process.exitcode
-
-    def wait(self, timeout: float | None = None) -> int | None:
-        self.process.join(timeout)
-        return self.process.exitcode
-
-    def send_signal(self, number: int):
-        if self.poll() is None: os.kill(self.pid, number)
-
-def kernels(): return patch("jupyter_client.provisioning.local_provisioner.launch_kernel", Kernel)
+def kernels(): return patch("jupyter_client.provisioning.local_provisioner.launch_kernel", _launch_kernel)

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 import pytest
 from conftest import ROOT
-from forked import command, ended, launched
+from forked import Forked, command, ended, launched
 from agentark.core.store import write_jsonl
 from agentark.distill.sft import Sft
 from agentark.distill.training import Training, last_checkpoint, read_manifest
@@ -110,7 +110,7 @@ def train(stage: Training, moment: str, environment: dict):
 
 def run(stage: Training, moment: str = "left_alone", world: int = 1) -> int:
     "Run the stage in new processes; the exit status of the first."
-    first, *_ = ended([(train, stage, moment, told) for told in launched(world)])
+    first, *_ = ended([Forked(train, stage, moment, told) for told in launched(world)])
     return first
 
 def weights(folder) -> dict:
