@@ -110,6 +110,7 @@ def test_two_processes_are_one(options, reward_model, tmp_path):
         assert done.stdout.count("answered 9 questions") == 1
     assert apart(weights(tmp_path/"both"), weights(tmp_path/"alone")) < 0.01
 
+@pytest.mark.slow
 def test_merged_and_in_other_pieces(reward_model, tmp_path):
     "Equal answers once, or each; in one part, or in six: the same student."
     fixed = dict(reward_pretrain=reward_model, num_episodes=1, n_samples_per_prompt=8, max_samples=6)
@@ -126,6 +127,7 @@ def test_merged_and_in_other_pieces(reward_model, tmp_path):
     assert logged(tmp_path/"one")[0]["distinct"] < 1
 
 
+@pytest.mark.slow
 def test_a_model_that_pays_for_stopping_early_is_refused(agentark, reward_model, tmp_path):
     command = ["grpo", "--pretrain", "lab-s", "--reward_pretrain", reward_model, "--save_path", tmp_path/"out"]
     told = json.loads((Path(reward_model)/"prm.json").read_text())["truncation"]
@@ -188,6 +190,7 @@ def without_labels(row: dict) -> dict:
     solutions = [{**s, "id": i, "agent": str(i), "round": 0} for i, s in enumerate((right, right, wrong), 1)]
     return {**row, "solutions": solutions, "labels": [s["is_correct"] for s in solutions]}
 
+@pytest.mark.slow
 def test_the_command_of_the_specification(agentark, tmp_path):
     "Word for word, with small models below the names of large ones."
     for name in ("Qwen3-8B", "Qwen3-0.6B"): shutil.copytree(resolve("lab-s"), tmp_path/"Qwen"/name)

@@ -193,6 +193,7 @@ def test_side_by_side_is_the_same(agentark, tmp_path, one_by_one):
     assert len(one_by_one) == 3
     assert results(path) == one_by_one
 
+@pytest.mark.slow
 @pytest.mark.engines
 def test_on_ray_is_the_same(agentark_process, tmp_path, one_by_one):
     pytest.importorskip("ray")
