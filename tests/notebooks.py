@@ -12,7 +12,6 @@ import base64
 import contextlib
 import io
 import json
-import multiprocessing
 import os
 import re
 import signal
@@ -21,10 +20,10 @@ import tempfile
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
+from forked import FORKED
 
 ROOT = Path(__file__).parent.parent
 ENGINES = ("vllm", "ray", "modal")                      # cells marked with these run where they are installed
-PRELOADED = ["torch", "transformers", "pandas", "matplotlib.pyplot", "scipy.stats", "sympy", "nbdev.test"]
 
 
 def notebooks() -> list[Path]:
@@ -78,17 +77,10 @@ def _child(connection, path, run_flags, folder):
     connection.close()
     os._exit(0)   # threads of engines and kernels may still be around
 
-def _server():
-    "Processes are forked from one that has imported what most notebooks need: seconds saved for each of them."
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
-    return context
-
 def run(path: Path, run_flags: list[str], folder: str, seconds: float = 1500) -> Ran:
     "Run a notebook in a process of its own, with temporary files below `folder`."
-    context = _server()
-    ours, theirs = context.Pipe(duplex=False)
-    child = context.Process(target=_child, args=(theirs, path, run_flags, folder))
+    ours, theirs = FORKED.Pipe(duplex=False)
+    child = FORKED.Process(target=_child, args=(theirs, path, run_flags, folder))
     child.start()
     theirs.close()
     try:

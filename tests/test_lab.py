@@ -192,7 +192,7 @@ def demo_in_small(folder) -> dict:
     return yaml.safe_load(text) | places
 
 @pytest.mark.slow
-def test_the_demo_in_small(agentark, tmp_path):
+def test_the_demo_in_small(agentark, kernels, tmp_path):
     "All steps of `make demo`: its metrics have what they should."
     (tmp_path/"demo.yaml").write_text(yaml.safe_dump(demo_in_small(tmp_path)))
     agentark("run", tmp_path/"demo.yaml", check=True)
