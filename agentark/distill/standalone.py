@@ -495,14 +495,15 @@ TALK = {
         you [^.?!]{0,60}\b(answers?|solutions?|questions?|problems?|steps?|lines?|words)
     """,
     "revision": r"""
-        (^|[.,;:!?*"\n(] ?|(and|that|so|as|if|when|but|because|what|now|then|here|also|therefore
-            |while|since|before|after|once|line) )I [a-z]{2,}
+        I (?!is|be|was|equals|represents)[a-z]{2,}
         (I'(m|ll|d|ve)|my(?! (final )?answer is|\^)|mine|myself|(?<!let.)me|confident|convinced|reasoning|previously)
         (mistakes?|mistaken(ly)?|(?<!and.)errors?|misread|misunderst\w+|misinterpret\w*|miscalculat\w*|inaccura\w+)
         (re-?(consider|evaluat|examin|check|iterat)(e|ed|es|ing)?|restat(e|ed|ing)|double-?check\w*)
         (original|previous|last|first|second|other|above) (answers?|solutions?|responses?|questions?|problems?
             |calculations?|attempts?)
         (and|but|,) not [$]?\d
+        no need
+        SAME [^.?!]{0,40}\b(remains|stays) (the same|unchanged)
     """,
 }
 
@@ -533,13 +534,14 @@ def talk(sentence: str, question: str) -> set[str]:
 # %% ../../nbs/07_distill/03_standalone.ipynb #5041855f
 SOLVERS = Path(str(files("agentark.distill")))/"solver_words.txt"
 STRUCK = {*(
-    "agree agreed answers arguments careful carefully colleagues confirming confirms correct correctly explanation explanations incorrect"
-    " indeed likewise mentioned mistake my noted opponents personally presented previously prior proposed provide"
-    " questions really recommendation reflect regard regularly remarks seems submit verification verify your").split()}
+    "agree agreed answers approach arguments careful carefully colleagues confirming confirms correct correctly explanation explanations incorrect"
+    " indeed likewise logic logical mentioned method methods mistake my noted opponents personally presented previously prior proposed provide"
+    " questions really recommendation reflect regard regularly remarks seems solution"
+    " solutions submit verification verify your").split()}
 ASSERTED = {*"accurate actually correct correctly corrected indeed revised updated".split()}   # of an answer; a sentence can do without
 ARITHMETIC = {*"arithmetic bracket evaluate operation operator order precedence".split()}   # of sums, which no corpus has
 _FORMULA = re.compile(r"\\\[.*?\\\]|\\\(.*?\\\)|\$[^$\n]*[\\=+^][^$\n]*\$", re.S)
-_CALCULATES = re.compile(r"=|\d\s*[-+*/×÷·]\s*[$(]?\d")
+_CALCULATES = re.compile(r"=|\d\s*[+*×÷·]\s*[$(]?\d")
 
 def words_in(text: str) -> set[str]:
     "The words of a text, three letters and longer, without formulas, and without the names in a sentence (Ann, PEMDAS)."
@@ -569,8 +571,8 @@ def shows_nothing(sentence: str, question: str) -> bool:
     "No number, formula or operation, nothing announced, and no word of the question?"
     if len(sentence.split()) < 3 or not re.search(r"[.!?]\W*$", sentence): return False
     if re.search(r"[\d=$\\<>`{}]|\b[B-HJ-Zb-hj-z]\b", sentence) or _OPERATION.search(sentence): return False
-    asked = {w[:4] for w in words_in(question.lower()) - _COMMON}
-    return not asked & {w[:4] for w in words_in(sentence) - _COMMON}
+    asked = {w[:4] for w in words_in(question.lower()) - _COMMON if len(w) > 3}
+    return not asked & {w[:4] for w in words_in(sentence.lower()) - _COMMON}
 
 def _said(sentence: str) -> str:
     "The part of a sentence that may use no foreign word: all of it, or, where it calculates, what is before the first comma and has no number."
@@ -588,7 +590,9 @@ def kinds_of(sentence: str, query: Query) -> set[str]:
     return kinds
 
 _LOOSE = re.compile(rf"\b(?:most )?(?:{'|'.join(ASSERTED)})(?:,? and)? (?=[\w$\\])", re.I)
-_DEPENDS = re.compile(r"\W*(?:and|but|which|who|so|or|not|that|resulting|making|giving|leading|leaving|where|while|because)\b", re.I)
+_BEGINS = re.compile(   # a clause that can stand alone
+    r"\W*(?:(?:the|an?|we|he|she|it|they|there|each|every|to|if|since|because|his|her|its|in|on|for|after|when|now|first"
+    r"|let)\b|[A-Z]|[-$\\(*]*\d)")
 
 def standing(sentence: str, query: Query) -> str:
     "What of a sentence stands alone: it, a part of it that begins or ends at a comma, or nothing."
@@ -601,7 +605,7 @@ def standing(sentence: str, query: Query) -> str:
     parts = [said, *(said[i:] for i in cuts), *(said[:i].rstrip(" ,;") + "." for i in reversed(cuts))]
     for part in parts:
         left = mark + part[:1].upper() + part[1:] + end
-        if _DEPENDS.match(part) or not re.search(r"\d|\\|[=$]", part) or kinds_of(left, query): continue
+        if not _BEGINS.match(part) or not re.search(r"\d|\\|[=$]", part) or kinds_of(left, query): continue
         return left
     return ""
 
@@ -617,7 +621,7 @@ _HARD = (
     r"|additionally|since then"
 )
 _SOFT = r"now|it|they|instead"
-_MID = re.compile(rf"\W*(?:(?:{_HARD})\b|[2-9]\. )", re.I)
+_MID = re.compile(rf"\W*(?:(?:{_HARD})\b|(?:using|based on|with|from|by|in) (?:this|these|those)\b|[2-9]\. )", re.I)
 _MID_AFTER_CUT = re.compile(rf"\W*(?:(?:{_HARD}|{_SOFT})\b|[2-9]\. )", re.I)
 _THEY = re.compile(r"\W*(?:they|their|neither|them)\b", re.I)
 _STATES = re.compile(r"\b(answer|result)\b|\\boxed|####", re.I)
