@@ -501,9 +501,9 @@ TALK = {
         (re-?(consider|evaluat|examin|check|iterat)(e|ed|es|ing)?|restat(e|ed|ing)|double-?check\w*)
         (original|previous|last|first|second|other|above) (answers?|solutions?|responses?|questions?|problems?
             |calculations?|attempts?)
-        (and|but|,) not [$]?\d
+        (and|but|,) not ([$]?\d|\w+( \w+)?(?= ?[.!;]))
         no need
-        SAME [^.?!]{0,40}\b(remains|stays) (the same|unchanged)
+        (answer|result|solution|conclusion)s? [^.?!]{0,40}\b(remain|stay)s?
     """,
 }
 
