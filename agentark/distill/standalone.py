@@ -471,7 +471,7 @@ TALK = {
         (debaters?|solvers?|peers?|colleagues?|team ?mates?|participants|counterparts|everybody|everyone else)
         (discuss(ed|ions?)?|debates?|conversations?|opinions?|viewpoints?|perspectives?|consensus|unanimous(ly)?)
         (critiques?|prompts?|messages?|arguments|replies|chatbot|language model|smol[a-z]*)
-        (affirmative|negative side|moderator|opponents?|our (team|group|side))
+        (affirmative|negative side|moderator|our (team|group|side))
         \w+ (wrote|writes|says|said|answered|replied|claims):
     """,
     "agreement": r"""
@@ -496,13 +496,14 @@ TALK = {
     """,
     "revision": r"""
         I (?!is|be|was|equals|represents)[a-z]{2,}
-        (I'(m|ll|d|ve)|my(?! (final )?answer is|\^)|mine|myself|(?<!let.)me|confident|convinced|reasoning|previously)
+        (I'(m|ll|d|ve)|my(?! (final )?answer is|\^)|mine|myself|(?<!let.)me|confident|convinced|reasoning)
         (mistakes?|mistaken(ly)?|(?<!and.)errors?|misread|misunderst\w+|misinterpret\w*|miscalculat\w*|inaccura\w+)
         (re-?(consider|evaluat|examin|check|iterat)(e|ed|es|ing)?|restat(e|ed|ing)|double-?check\w*)
-        (original|previous|last|first|second|other|above) (answers?|solutions?|responses?|questions?|problems?
+        (original|previous|last|first|second|other|above) (math )?(answers?|solutions?|responses?|questions?|problems?
             |calculations?|attempts?)
         (and|but|,) not ([$]?\d|\w+( \w+)?(?= ?[.!;]))
         no need
+        (found|calculated|computed|determined|derived|obtained|saw|had|got) earlier
         (answer|result|solution|conclusion)s? [^.?!]{0,40}\b(remain|stay)s?
     """,
 }
@@ -534,10 +535,10 @@ def talk(sentence: str, question: str) -> set[str]:
 # %% ../../nbs/07_distill/03_standalone.ipynb #5041855f
 SOLVERS = Path(str(files("agentark.distill")))/"solver_words.txt"
 STRUCK = {*(
-    "agree agreed answers approach arguments careful carefully colleagues confirming confirms correct correctly explanation explanations incorrect"
-    " indeed likewise logic logical mentioned method methods mistake my noted opponents personally presented previously prior proposed provide"
-    " questions really recommendation reflect regard regularly remarks seems solution"
-    " solutions submit verification verify your").split()}
+    "agree agreed answers approach arguments calculation careful carefully colleagues confirming confirms"
+    " correct correctly explanation explanations incorrect indeed likewise logic logical method methods"
+    " mistake my noted personally presented previously proposed provide questions really reflect regularly"
+    " remarks seems solution solutions verification verify your").split()}
 ASSERTED = {*"accurate actually correct correctly corrected indeed revised updated".split()}   # of an answer; a sentence can do without
 ARITHMETIC = {*"arithmetic bracket evaluate operation operator order precedence".split()}   # of sums, which no corpus has
 _FORMULA = re.compile(r"\\\[.*?\\\]|\\\(.*?\\\)|\$[^$\n]*[\\=+^][^$\n]*\$", re.S)
@@ -546,7 +547,7 @@ _CALCULATES = re.compile(r"=|\d\s*[+*×÷·]\s*[$(]?\d")
 def words_in(text: str) -> set[str]:
     "The words of a text, three letters and longer, without formulas, and without the names in a sentence (Ann, PEMDAS)."
     prose = re.sub(r"<<.*?>>|\\[A-Za-z]+|\b[A-Z]{2,}\b", " ", _FORMULA.sub(" ", text))
-    prose = re.sub(r"(?<=[a-z,] )[A-Z][A-Za-z]+", " ", prose)
+    prose = re.sub(r"(?<![A-Za-z])([a-z]+,? (?:[A-Z]\w+,? )*)[A-Z]\w+", r"\1 ", prose)
     return {*re.findall(r"[a-z]{3,}", re.sub(r"\bre-", "re", prose.lower()))}
 
 def _root(word: str) -> str:
@@ -594,6 +595,8 @@ _BEGINS = re.compile(   # a clause that can stand alone
     r"\W*(?:(?:the|an?|we|he|she|it|they|there|each|every|to|if|since|because|his|her|its|in|on|for|after|when|now|first"
     r"|let)\b|[A-Z]|[-$\\(*]*\d)")
 
+_HANGS = re.compile(r"\W*(?:since|if|when|because|given|after|before|while|as|by|to|for)\b", re.I)   # on what follows its comma
+
 def standing(sentence: str, query: Query) -> str:
     "What of a sentence stands alone: it, a part of it that begins or ends at a comma, or nothing."
     if not kinds_of(sentence, query): return sentence
@@ -605,7 +608,8 @@ def standing(sentence: str, query: Query) -> str:
     parts = [said, *(said[i:] for i in cuts), *(said[:i].rstrip(" ,;") + "." for i in reversed(cuts))]
     for part in parts:
         left = mark + part[:1].upper() + part[1:] + end
-        if not _BEGINS.match(part) or not re.search(r"\d|\\|[=$]", part) or kinds_of(left, query): continue
+        whole = said.endswith(part) or not _HANGS.match(part)
+        if not whole or not _BEGINS.match(part) or not re.search(r"\d|\\|[=$]", part) or kinds_of(left, query): continue
         return left
     return ""
 
