@@ -1,10 +1,11 @@
-"""Learns which words people use who solve alone, from published solutions: `AGENTARK_DATA=... python tests/solver_words.py`."""
+"Learns which words people use who solve alone: `AGENTARK_DATA=... python tests/solver_words.py`."
 import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from agentark.core.store import read_jsonl
 from agentark.distill.standalone import ARITHMETIC, STRUCK, words_in
+
 
 def solved(data: Path) -> Iterator[tuple[str, str]]:
     "Questions with their worked solutions: GSM8K's for training, MATH-500, AQuA's for development."

@@ -554,10 +554,15 @@ def _root(word: str) -> str:
 @cache
 def _roots_of_solvers() -> frozenset[str]: return frozenset(_root(w) for w in SOLVERS.read_text().split())
 
+@lru_cache(1 << 10)
+def _asked(question: str) -> frozenset[str]:
+    "The words of a question, by their first four letters."
+    return frozenset(w[:4] for w in words_in(question.lower()))
+
 def foreign(text: str, question: str) -> set[str]:
     "The words of a text that neither its question has nor anybody uses who solves alone."
-    asked = {w[:4] for w in words_in(question.lower())}
-    return {w for w in words_in(text) if w[:4] not in asked and _root(w) not in _roots_of_solvers()}
+    own = {w for w in words_in(text) if w[:4] not in _asked(question)}
+    return {w for w in own if _root(w) not in _roots_of_solvers()}
 
 # %% ../../nbs/07_distill/03_standalone.ipynb #57f314af
 ASSERTED = ("accurate", "actually", "correct", "correctly", "corrected", "indeed", "revised", "updated")
@@ -572,8 +577,7 @@ def shows_nothing(sentence: str, question: str) -> bool:
     "A sentence without a number, formula, operation or word of the question, that announces nothing?"
     if len(sentence.split()) < 3 or not re.search(r"[.!?]\W*$", sentence): return False
     if re.search(r"[\d=$\\<>`{}]|(?<!['’])\b[B-HJ-Zb-hj-z]\b", sentence) or _OPERATION.search(sentence): return False
-    asked = {w[:4] for w in words_in(question.lower()) - _COMMON if len(w) > 3}
-    return not asked & {w[:4] for w in words_in(sentence.lower()) - _COMMON}
+    return not _asked(question) & {w[:4] for w in words_in(sentence.lower()) - _COMMON if len(w) > 3}
 
 def _held(sentence: str) -> str:
     "The part of a sentence that may have no foreign word."
@@ -582,15 +586,18 @@ def _held(sentence: str) -> str:
     head = _HEAD.match(sentence)
     return head[0] if head else ""
 
-def kinds_of(sentence: str, query: Query) -> set[str]:
-    "The kinds by which a sentence of an answer speaks to or about others; none if it stands alone."
-    question = query.text
+@lru_cache(1 << 14)
+def _kinds(sentence: str, question: str, kind: str) -> frozenset[str]:
     kinds = {rule.kind for rule in mentions(sentence, question)}
-    if query.kind in ("math", "choice"): kinds |= talk(sentence, question)
-    if query.kind != "math": return kinds
+    if kind in ("math", "choice"): kinds |= talk(sentence, question)
+    if kind != "math": return frozenset(kinds)
     asserts = foreign(sentence, question) & {*ASSERTED}
     if asserts or foreign(_held(sentence), question) or shows_nothing(sentence, question): kinds.add("aside")
-    return kinds
+    return frozenset(kinds)
+
+def kinds_of(sentence: str, query: Query) -> set[str]:
+    "The kinds by which a sentence of an answer speaks to or about others; none if it stands alone."
+    return {*_kinds(sentence, query.text, query.kind)}
 
 def spoken(units: list[Step], query: Query) -> list[set[str]]:
     "The kinds of mentions of each sentence of an answer."
@@ -601,7 +608,7 @@ _ASSERTING = re.compile(rf"\b(?:most )?(?:{'|'.join(ASSERTED)})(?:,? and)? (?=[\
 _CLAUSE = re.compile(
     r"\W*(?:(?:the|an?|we|he|she|it|they|there|each|every|to|if|since|because|his|her|its|in|on|for|after|when|now|first"
     r"|let)\b|[A-Z]|[-$\\(*]*\d)")
-_HANGS = re.compile(r"\W*(?:since|if|when|because|given|after|before|while|as|by|to|for)\b", re.I)   # on what follows its comma
+_HANGS = re.compile(r"\W*(?:since|if|when|because|given|after|before|while|as|by|to|for)\b", re.I)   # on what follows
 _MARK = re.compile(r"\s*(?:(?:[-*•]|\d{1,2}[.)])\s+)?")   # of a list
 
 def _parts(said: str) -> Iterator[str]:
@@ -617,7 +624,8 @@ def standing(sentence: str, query: Query) -> str:
     if not kinds_of(sentence, query): return sentence
     if query.kind not in ("math", "choice"): return ""
     tight = _ASSERTING.sub("", sentence)
-    mark = _MARK.match(tight)[0]
+    found = _MARK.match(tight)
+    mark = found[0] if found else ""
     end = tight[len(tight.rstrip()):]
     for part in _parts(tight[len(mark):].rstrip()):
         left = mark + part[:1].upper() + part[1:] + end
