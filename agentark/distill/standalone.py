@@ -588,9 +588,10 @@ def _held(sentence: str) -> str:
 
 @lru_cache(1 << 14)
 def _kinds(sentence: str, question: str, kind: str) -> frozenset[str]:
+    "The kinds of mentions in a sentence of an answer of this kind; of any text by the phrases alone."
     kinds = {rule.kind for rule in mentions(sentence, question)}
     if kind in ("math", "choice"): kinds |= talk(sentence, question)
-    if kind != "math": return frozenset(kinds)
+    if kinds or kind != "math": return frozenset(kinds)
     asserts = foreign(sentence, question) & {*ASSERTED}
     if asserts or foreign(_held(sentence), question) or shows_nothing(sentence, question): kinds.add("aside")
     return frozenset(kinds)
@@ -606,8 +607,8 @@ def spoken(units: list[Step], query: Query) -> list[set[str]]:
 # %% ../../nbs/07_distill/03_standalone.ipynb #931ca44f
 _ASSERTING = re.compile(rf"\b(?:most )?(?:{'|'.join(ASSERTED)})(?:,? and)? (?=[\w$\\])", re.I)
 _CLAUSE = re.compile(
-    r"\W*(?:(?:the|an?|we|he|she|it|they|there|each|every|to|if|since|because|his|her|its|in|on|for|after|when|now|first"
-    r"|let)\b|[A-Z]|[-$\\(*]*\d)")
+    r"\W*(?:(?:the|an?|we|he|she|it|they|there|each|every|to|if|since|because|his|her|its|in|on|for|after|when|now"
+    r"|first|let)\b|[A-Z]|[-$\\(*]*\d)")
 _HANGS = re.compile(r"\W*(?:since|if|when|because|given|after|before|while|as|by|to|for)\b", re.I)   # on what follows
 _MARK = re.compile(r"\s*(?:(?:[-*•]|\d{1,2}[.)])\s+)?")   # of a list
 
@@ -704,8 +705,8 @@ def alone(text: str, query: Query, min_steps: int = 1) -> Alone:
     "What of a solution a student can learn that sees only the question."
     said = parse_reply(text)
     question = query.text
-    thoughts = [mentions(s.text, question) for s in sentences(said.thinking)]
-    if any(rule.kind == "others" for found in thoughts for rule in found): return Alone(None, "thought", {"others"})
+    thoughts = sentences(said.thinking)
+    if any("others" in _kinds(s.text, question, kind="") for s in thoughts): return Alone(None, "thought", {"others"})
     units = _units(said.visible, query.kind)
     kinds = set().union(*spoken(units, query))
     left = _left(units, query)
