@@ -12,7 +12,7 @@ from agentark.core.records import Labelled, Query, Solution
 from agentark.core.store import Store, read_jsonl, write_jsonl
 from agentark.data.chains import add, gold_steps, operations, step_labels, steps_in, written
 from agentark.distill.selection import common, farthest_first, select_by_model
-from agentark.distill.standalone import alone, mentions, spoken, talk
+from agentark.distill.standalone import SOLVERS, alone, mentions, spoken, standing, talk
 from agentark.distill.steps import Step, operations_in, sentences, steps_of, structure
 from agentark.distill.traces import RULES, Traces, read_traces, table3
 from agentark.engines.scheduler import Scheduler
@@ -69,6 +69,26 @@ def test_what_a_small_model_says_in_debates(text):
     assert there
     assert not before | after
 
+HEADS = """\
+Upon careful consideration of the feedback, she has 9 roses.
+As confirmed by the verification above: she has 9 roses.
+Having combed through the disparate responses, she has 9 roses.
+She has 9 roses, which aligns with the consensus.
+Therefore, the revised and indeed correct answer is 9.
+After reevaluating, 14 - 5 = 9 roses.
+"""
+
+@pytest.mark.parametrize("text", HEADS.splitlines())
+def test_a_part_without_talk_stays(text):
+    left = standing(text, FLOWERS)
+    assert left in ("She has 9 roses.", "Therefore, the answer is 9.", "14 - 5 = 9 roses.")
+
+def test_the_questions_own_expression_is_no_step():
+    sums = Query("What is the result of 2+3*4-1?", "13")
+    assert alone("Therefore, the result of 2 + 3 * 4 - 1 is 13.", sums).fault == "disconnected"
+    assert alone("The result of 2 + 3 * 4 - 1 is 13.", sums).fault == "too_few_steps"
+    assert alone("2 + 3 * 4 - 1\n= 2 + 12 - 1\n= 13", sums).fault is None
+
 def test_words_of_a_program_are_its_own():
     program = 'def f(message):\n    raise ValueError("I hope: no error, please")\n'
     assert alone(program, Query("Write f.", kind="code")).text == program
@@ -94,6 +114,11 @@ def test_people_who_solve_alone_do_not_talk(solved):
     said = [(s.text, r["question"]) for r in solved for s in sentences(re.sub("<<.*?>>", "", r["answer"]))]
     alarms = [text for text, question in said if talk(text, question)]
     assert len(alarms) < len(said)/1000, alarms
+
+def test_the_words_of_solvers_are_learnt(gsm8k):
+    "Those of the file are those of the solutions."
+    from solver_words import learnt
+    assert SOLVERS.read_text().split() == learnt(Path(gsm8k))
 
 def test_what_people_write_alone_stands_alone(solved):
     "As it is, but for one in a hundred."
