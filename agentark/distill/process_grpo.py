@@ -28,10 +28,11 @@ from ..core.records import stable_hash
 from ..core.store import dumps
 from .credit import Steps, advantages, kept, normalised, rewarded
 from .judged import Judge, Judged
-from .rollouts import Prompt, sample
+from .rollouts import Prompt, into_vllm, sample, with_one_end
 from .training import is_main
 from .validation import accuracy
 from ..engines.base import chat_ids
+from ..engines.transformers import end_tokens
 
 # %% ../../nbs/07_distill/24_process_grpo.ipynb #3270763e
 def merged(
@@ -166,8 +167,12 @@ class Sampling(Told):
         with self.timed("generate"):
             if self.own_sampler:
                 answers, logps = self._sampled(prompt_ids, range(len(prompt_ids))), None
-            else: answers, logps = super()._generate_single_turn(prompt_ids, *args, **kwargs)
-        self.rollout = prompt_ids, answers
+            else:
+                if self.use_vllm: into_vllm(self)
+                answers, logps = super()._generate_single_turn(prompt_ids, *args, **kwargs)
+        ends = end_tokens(self.model, self.processing_class)
+        end = self.processing_class.eos_token_id
+        self.rollout = prompt_ids, [with_one_end(answer, ends, end) for answer in answers]
         self.tokens += sum(map(len, answers))
         return answers, logps
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Prompt', 'prompts', 'Consensus', 'consensus_of', 'last_words', 'agreed', 'agreed_prompts', 'order', 'sample',
-           'pass_rates', 'solved']
+           'into_vllm', 'with_one_end', 'pass_rates', 'solved']
 
 # %% ../../nbs/07_distill/22_rollouts.ipynb #f496d4e0
 import random
@@ -140,6 +140,27 @@ def sample(
     model.train(training)
     end = tokenizer.eos_token_id
     return [[*row.ids, end] if row.finish == "stop" else row.ids for row in rows]
+
+# %% ../../nbs/07_distill/22_rollouts.ipynb #adf89d0e
+def into_vllm(trainer):
+    "Give the vLLM inside the training the student's weights of this step, where TRL cannot, and numbers of this step."
+    from transformers import set_seed
+    from vllm.platforms import current_platform
+    vllm, step = trainer.vllm_generation, trainer.state.global_step
+    if vllm.mode == "server": return
+    group = trainer.accelerator.process_index//vllm.tensor_parallel_size   # which draws alike
+    set_seed(stable_hash("rollout", trainer.args.seed, step, group) % 2**32)
+    if trainer._last_loaded_step == step or not current_platform.is_cpu(): return
+    vllm.llm.collective_rpc("reload_weights", kwargs=dict(weights_iterator=vllm._iter_named_params()))
+    vllm.llm.reset_prefix_cache()
+    trainer._last_loaded_step = step
+    vllm.llm.apply_model(_pack_head)
+
+def _pack_head(model): model.lm_head.quant_method.process_weights_after_loading(model.lm_head)
+
+def with_one_end(answer: list[int], ends: set[int], end: int) -> list[int]:
+    "An answer that ended with any of `ends` ends with `end`."
+    return [*answer[:-1], end] if answer and answer[-1] in ends else answer
 
 # %% ../../nbs/07_distill/22_rollouts.ipynb #d1b7fee0
 def pass_rates(
