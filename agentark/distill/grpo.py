@@ -94,7 +94,8 @@ class GrpoOptions(RolloutOptions, Adapting, HeldOut):
     refill: int = 0                       # how often a rollout replaces questions whose answers are all paid alike
     force_reward_model: bool = False      # reward with nothing but a model that fails the truncation test
     zero_stage: Literal[0, 1, 2, 3] | None = None  # DeepSpeed's ZeRO: shares out optimizer (1), gradients, weights (3)
-    use_vllm: Literal["colocate", "server"] | None = None  # vLLM samples, in the training's processes or on a server
+    use_vllm: Literal["colocate", "server"] | None = None  # vLLM samples, in the training's processes or, of a
+                                          # training on GPUs, on a server
     seed: int = 0                         # of the order of the questions, of the answers, of LoRA's first adapters
 
 # %% ../../nbs/07_distill/25_grpo.ipynb #9b9390e7
@@ -187,7 +188,7 @@ def _check_level(stage: GrpoOptions):
 
 # %% ../../nbs/07_distill/25_grpo.ipynb #ceeda324
 def _check_sampling(stage: Grpo):
-    if stage.use_vllm: check_vllm(stage.use_vllm, stage.pretrain, stage.vllm_server_base_url)
+    if stage.use_vllm: check_vllm(stage.use_vllm, resolve(stage.pretrain), stage.vllm_server_base_url)
     if stage.use_vllm and stage.advantage_estimator == "gae": raise AgentArkError(
         "gae keeps its critic with the student's weights, and vLLM has no place for it: leave out --use_vllm"
     )
