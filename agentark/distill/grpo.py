@@ -131,7 +131,7 @@ class Grpo(GrpoOptions):
     def extra_arguments(self) -> dict:
         "What ZeRO needs; with one process there is nothing to share out."
         from agentark.distill.students import zero_arguments
-        if self.zero_stage and processes()[1] == 1:
+        if self.zero_stage is not None and processes()[1] == 1:
             warnings.warn("--zero_stage shares a training out over processes, and this is one: left out", stacklevel=2)
             return {}
         return zero_arguments(self.zero_stage, self.save_path, adapters=self.use_peft)
