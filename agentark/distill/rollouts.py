@@ -199,10 +199,10 @@ def starting_vllm(mode: str | None):
 # %% ../../nbs/07_distill/22_rollouts.ipynb #a48be009
 def into_vllm(trainer):
     "Give the vLLM inside a training the student's weights of this step, where TRL cannot, and its random numbers."
-    from transformers import set_seed
-    from vllm.platforms import current_platform
     vllm, step = trainer.vllm_generation, trainer.state.global_step
     if vllm.mode == "server": return
+    from transformers import set_seed
+    from vllm.platforms import current_platform
     group = trainer.accelerator.process_index//vllm.tensor_parallel_size   # which draws alike
     set_seed(stable_hash("rollout", trainer.args.seed, step, group) % 2**32)
     if trainer._last_loaded_step == step or not current_platform.is_cpu(): return
