@@ -49,9 +49,9 @@ figures: $(READY)  ## what README shows of the demo, from the outputs of make de
 	cp papermill_runs/demo/outputs/demo.md figures
 
 # Tests run two at a time with a thread each: two processes of two threads on two cores wait for each other.
+# Those of vLLM, Ray and Modal take turns on one of the two workers.
 test: $(READY)  ## everything: notebooks, end-to-end tests, experiments; tests of vLLM, Ray and Modal where make engines has installed them
-	@$(BIN)/pytest -q -m "engines and not faults" tests; engines=$$?; \
-	  OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist worksteal -m "not engines and not faults and not recipes" tests && exit $$engines
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadscope -m "not faults and not recipes" tests
 
 faults: $(ENGINES)  ## kill vLLM, its server and clients, and Ray, each at 20 random moments: half an hour
 	$(BIN)/pytest -q -m faults --kills 20 tests
@@ -62,7 +62,7 @@ recipes: $(READY)  ## run the recipes of papermill_runs/paper/full in small, who
 check: $(READY)  ## the fast part of the tests, after a look at the style and the types
 	$(BIN)/ruff check --quiet nbs tests setup.py
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist worksteal -m "not slow and not faults and not recipes" tests
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadscope -m "not slow and not faults and not recipes" tests
 
 style: $(READY)  ## how dense the code is, beside fastcore, nbdev and TRL
 	$(BIN)/python tests/style.py --peers

@@ -2,12 +2,14 @@
 import contextlib
 import io
 import os
+import re
 import subprocess
 import sys
 import time
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
+import forked
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -19,9 +21,36 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     config.addinivalue_line("markers", "slow: left out of `make check`")
     config.addinivalue_line("markers", "study: an experiment of the laboratory in small")
-    config.addinivalue_line("markers", "engines: starts vLLM, Ray or Modal; such tests take turns on the machine")
+    config.addinivalue_line("markers", "engines: starts vLLM, Ray or Modal; such tests take turns on one worker")
     config.addinivalue_line("markers", "recipes: runs a recipe of the paper's size in small; only in `make recipes`")
     config.addinivalue_line("markers", "faults: kills vLLM, its server or Ray again and again; only in `make faults`")
+
+def pytest_collection_modifyitems(items):
+    "For workers, what takes long comes first, so that none is left with it at the end."
+    if "PYTEST_XDIST_WORKER" not in os.environ: return
+    items.sort(key=lambda item: (not item.get_closest_marker("engines"), not item.get_closest_marker("slow")))
+
+def pytest_collection_finish(session):
+    if any(item.get_closest_marker("slow") for item in session.items): forked.load_trainings()
+
+def pytest_xdist_make_scheduler(config, log):
+    """With `--dist loadscope` a module is one worker's, with its fixtures; so are all tests that start engines.
+
+    Notebooks are shared out one by one. (pytest-xdist 3.8 does not see its own groups with pytest 9.2.)
+    """
+    from xdist.scheduler import LoadScopeScheduling
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            if re.search(r"vllm|_ray|test_servers", nodeid): return "engines"
+            module, _, name = nodeid.partition("::")
+            return nodeid if name.startswith("test_notebook[") else module
+    config.option.loadscopereorder = False   # not by the number of tests
+    return Scheduling(config, log) if config.getvalue("dist") == "loadscope" else None
+
+@pytest.fixture(scope="session")
+def kernels():
+    "Kernels that papermill starts here are forked."
+    with forked.kernels(): yield
 
 @pytest.fixture
 def kills(request) -> int: return request.config.getoption("--kills")

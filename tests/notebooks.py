@@ -8,10 +8,10 @@ A cell with the flag `#| varies` shows what differs from machine to machine (sam
 its outputs are stored and not compared.
 """
 import argparse
+import base64
 import contextlib
 import io
 import json
-import multiprocessing
 import os
 import re
 import signal
@@ -20,10 +20,10 @@ import tempfile
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
+from forked import FORKED
 
 ROOT = Path(__file__).parent.parent
 ENGINES = ("vllm", "ray", "modal")                      # cells marked with these run where they are installed
-PRELOADED = ["torch", "transformers", "pandas", "matplotlib.pyplot", "scipy.stats", "sympy", "nbdev.test"]
 
 
 def notebooks() -> list[Path]:
@@ -77,17 +77,10 @@ def _child(connection, path, run_flags, folder):
     connection.close()
     os._exit(0)   # threads of engines and kernels may still be around
 
-def _server():
-    "Processes are forked from one that has imported what most notebooks need: seconds saved for each of them."
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
-    return context
-
 def run(path: Path, run_flags: list[str], folder: str, seconds: float = 1500) -> Ran:
     "Run a notebook in a process of its own, with temporary files below `folder`."
-    context = _server()
-    ours, theirs = context.Pipe(duplex=False)
-    child = context.Process(target=_child, args=(theirs, path, run_flags, folder))
+    ours, theirs = FORKED.Pipe(duplex=False)
+    child = FORKED.Process(target=_child, args=(theirs, path, run_flags, folder))
     child.start()
     theirs.close()
     try:
@@ -146,7 +139,12 @@ def says(outputs: list[dict]) -> list[tuple[str, str]]:
     "What is compared of outputs."
     return [(kind, masked(text)) for kind, text in shown(outputs)]
 
-def has_picture(outputs: list[dict]) -> bool: return any("image/png" in o.get("data", {}) for o in outputs)
+def pictures(outputs: list[dict]) -> list[tuple]:
+    "Size and pixels of the pictures: their files also say which version drew them."
+    from PIL import Image
+    stored = [_joined(o["data"]["image/png"]) for o in outputs if "image/png" in o.get("data", {})]
+    opened = [Image.open(io.BytesIO(base64.b64decode(png))).convert("RGBA") for png in stored]
+    return [(picture.size, picture.tobytes()) for picture in opened]
 
 def varies(cell: dict) -> bool: return re.search(r"^#\|\s*varies\b", _joined(cell["source"]), re.M) is not None
 
@@ -185,13 +183,13 @@ def merged_streams(outputs: list[dict]) -> list[dict]:
     return merged
 
 def store(path: Path, ran: Ran) -> bool:
-    "Write new outputs into the notebook, where they do not say the same as those there; was anything changed?"
+    "Write new outputs into the notebook, where they do not say and show what is there; was anything changed?"
     nb = json.loads(path.read_text())
     before = json.dumps(nb)
     for i, outputs in ran.outputs.items():
         cell = nb["cells"][i]
         old = cell.get("outputs", [])
-        if says(old) == says(outputs) and has_picture(old) == has_picture(outputs): continue
+        if says(old) == says(outputs) and pictures(old) == pictures(outputs): continue
         cell["outputs"] = merged_streams([t for o in outputs if (t := tidied(o))])
     if json.dumps(nb) == before: return False
     path.write_text(json.dumps(nb, indent=1, ensure_ascii=False) + "\n")

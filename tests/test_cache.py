@@ -1,9 +1,9 @@
 "The reply cache on the command line: the same results with it and without, and no fault of it reaches a run."
 import json
 import os
-import signal
 import subprocess
 import time
+import forked
 import pytest
 from conftest import AGENTARK, ROOT
 from agentark.engines.models import prepare
@@ -26,14 +26,15 @@ def known(done) -> list[str]:
     "What a run says of its replies: `0 of 24 replies of tiny-random from the cache`."
     return [line for line in done.stdout.splitlines() if line.endswith("from the cache")]
 
-def start(path, cache, *args, **kw):
+def start(path, cache, *args):
     "Start a run that adds to a cache."
     return subprocess.Popen(
         [AGENTARK, *args, "--cache", "write", "--output_path", str(path)],
         cwd=ROOT,
         env={**os.environ, "AGENTARK_CACHE": str(cache)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        **kw,
     )
 
 @pytest.fixture
@@ -122,11 +123,12 @@ def test_damaged_entries_are_asked_again(infer, cache):
 @pytest.mark.slow
 def test_killed_and_continued(infer, tmp_path, cache):
     args = [*DEBATE, "--model_name", "tiny-random", "--max_live", "1", "--batch_size", "1", "--overwrite"]
+    args += ["--cache", "write", "--output_path", tmp_path/"killed.jsonl"]
     for n in (1, 9, 17):
-        run = start(tmp_path/"killed.jsonl", cache, *args, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        run = forked.start(*args, AGENTARK_CACHE=str(cache))
         deadline = time.time() + 60
         while len(entries(cache)) < n and run.poll() is None and time.time() < deadline: time.sleep(0.002)
-        run.send_signal(signal.SIGKILL)
+        run.kill()
         run.wait()
     done, a = infer("a", "--cache", "write", model="tiny-random")
     _, plain = infer("plain", model="tiny-random")
@@ -168,7 +170,7 @@ def test_eight_runs_at_once(agentark, tmp_path):
     args += ["--model_name", "scripted", "--max_samples", "50"]
     paths = [tmp_path/f"{i}.jsonl" for i in range(8)]
     folder = tmp_path/"cache"
-    runs = [start(path, folder, *args, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for path in paths]
+    runs = [start(path, folder, *args) for path in paths]
     for run in runs:
         _, err = run.communicate()
         assert run.returncode == 0, err

@@ -80,6 +80,7 @@ def replies(model, batches, temperature=0.0) -> list[list[int]]:
         for batch in batches: generate(model, [rows[i] for i in batch], ends={2})
     return [r.ids for r in rows]
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*ARCHITECTURES, *SEE])
 def test_alone_as_in_a_batch(name):
     model = tiny(name)

@@ -1,13 +1,17 @@
 "The figures of the repository are what their files say: drawn again from CSV and manifest they are the same pictures."
+import base64
+import io
 import json
 import re
 import shutil
 from importlib.metadata import version
 from pathlib import Path
 import matplotlib
+import notebooks
 import numpy as np
 import pytest
 from conftest import ROOT
+from matplotlib.image import imsave
 from agentark.core.store import manifest_path
 from agentark.eval.metrics import read_results
 from agentark.paper.figures import redraw
@@ -84,6 +88,19 @@ def test_another_number_is_another_picture(tmp_path):
     redraw(again)
     old, new = pixels(picture), pixels(again)
     assert old.shape != new.shape or (old != new).any()
+
+def test_a_picture_that_changed_is_stored_in_its_notebook(tmp_path):
+    "Though no word did; the same picture, drawn by another version, is not."
+    def outputs(height, version):
+        drawn = io.BytesIO()
+        imsave(drawn, np.full((height, 4), 0.5), metadata={"Software": version})
+        picture = base64.b64encode(drawn.getvalue()).decode()
+        return [{"output_type": "display_data", "metadata": {}, "data": {"image/png": picture, "text/plain": "fig"}}]
+    notebook = tmp_path/"some.ipynb"
+    stored = {"cell_type": "code", "source": "fig", "outputs": outputs(4, "1.0")}
+    notebook.write_text(json.dumps({"cells": [stored]}))
+    assert not notebooks.store(notebook, notebooks.Ran({0: outputs(4, "2.0")}))
+    assert notebooks.store(notebook, notebooks.Ran({0: outputs(5, "2.0")}))
 
 def test_the_table_of_the_demo_shows_the_numbers_of_its_figure():
     text = (ROOT/"figures"/"demo.md").read_text()

@@ -3,9 +3,11 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+import pytest
 
 ROOT = Path(__file__).parent.parent
 
+@pytest.mark.slow
 def test_every_part_runs(tmp_path):
     out = tmp_path/"check.json"
     told = ["--model", "lab-s", "--steps", "2", "--questions", "8", "--out", str(out)]

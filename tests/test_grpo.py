@@ -2,12 +2,10 @@
 import json
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 import pytest
-from conftest import AGENTARK
-from test_training import START, run, torchrun, weights
+from forked import command
+from test_training import run, weights
 from agentark.core.records import Labelled, Solution
 from agentark.core.store import read_jsonl, write_jsonl
 from agentark.data.chains import ask, expressions, gold_steps, written
@@ -17,7 +15,6 @@ from agentark.distill.training import last_checkpoint, read_manifest
 from agentark.engines.models import resolve
 from agentark.methods.prompts import solo
 
-START.set_forkserver_preload(["agentark.distill.process_grpo", "peft"])
 CHAINS = "chains?min_terms=3&max_terms=3"
 
 
@@ -102,21 +99,18 @@ def test_killed_and_resumed_is_uninterrupted(kind, reward_model, tmp_path):
 @pytest.mark.parametrize("options", ["", "--reward_baseline step --no_normalise", "--init_kl_coef 0.05"])
 def test_two_processes_are_one(options, reward_model, tmp_path):
     "The answers to a question are on both: three questions with four answers make six rows for each."
-    command = [
+    words = [
         "grpo", "--pretrain", "lab-s", "--reward_pretrain", reward_model, "--prompt_data", CHAINS, "--max_samples", 9,
         "--rollout_batch_size", 3, "--n_samples_per_prompt", 4, "--generate_max_len", 40, "--actor_learning_rate", 1e-3,
     ]
-    for name, way, micro in [("both", torchrun, 3), ("alone", one_process, 6)]:
+    for name, processes, micro in [("both", 2, 3), ("alone", 1, 6)]:
         own = ["--micro_train_batch_size", micro, "--save_path", tmp_path/name]
-        done = way(AGENTARK, *command, *options.split(), *own)
+        done = command(*words, *options.split(), *own, processes=processes)
         assert done.returncode == 0, done.stderr[-3000:]
         assert done.stdout.count("answered 9 questions") == 1
     assert apart(weights(tmp_path/"both"), weights(tmp_path/"alone")) < 0.01
 
-def one_process(*command) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, timeout=500)
-
-
+@pytest.mark.slow
 def test_merged_and_in_other_pieces(reward_model, tmp_path):
     "Equal answers once, or each; in one part, or in six: the same student."
     fixed = dict(reward_pretrain=reward_model, num_episodes=1, n_samples_per_prompt=8, max_samples=6)
@@ -133,6 +127,7 @@ def test_merged_and_in_other_pieces(reward_model, tmp_path):
     assert logged(tmp_path/"one")[0]["distinct"] < 1
 
 
+@pytest.mark.slow
 def test_a_model_that_pays_for_stopping_early_is_refused(agentark, reward_model, tmp_path):
     command = ["grpo", "--pretrain", "lab-s", "--reward_pretrain", reward_model, "--save_path", tmp_path/"out"]
     told = json.loads((Path(reward_model)/"prm.json").read_text())["truncation"]
@@ -180,6 +175,13 @@ def test_what_can_be_exploited_is(exploitable):
     assert made["kept"] == "the student that it started from"
 
 @pytest.mark.slow
+def test_no_worse_where_the_alarm_is_deaf(exploitable):
+    "What nothing but a reward model has paid for is not kept where less is solved."
+    _, made = exploitable("deaf", guards="", alarm_fall=0.999, alarm_slow_fall=0.999, num_episodes=3)
+    assert "alarm_at_step" not in made
+    assert made["kept"] == "the student that it started from"
+
+@pytest.mark.slow
 def test_guards_bite(exploitable):
     "They keep the steps; that answers are right only the outcome keeps."
     log, _ = exploitable("guarded", alarm_fall=1.0, num_episodes=4)
@@ -195,6 +197,7 @@ def without_labels(row: dict) -> dict:
     solutions = [{**s, "id": i, "agent": str(i), "round": 0} for i, s in enumerate((right, right, wrong), 1)]
     return {**row, "solutions": solutions, "labels": [s["is_correct"] for s in solutions]}
 
+@pytest.mark.slow
 def test_the_command_of_the_specification(agentark, tmp_path):
     "Word for word, with small models below the names of large ones."
     for name in ("Qwen3-8B", "Qwen3-0.6B"): shutil.copytree(resolve("lab-s"), tmp_path/"Qwen"/name)

@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 import pytest
 import torch
-from test_training import START, traces, train, weights
+from forked import Forked
+from test_training import traces, train, weights
 from agentark.distill.sft import Sft
 from agentark.distill.training import Training, read_manifest
 
@@ -17,23 +18,19 @@ def sft(folder: Path, name: str) -> Sft:
     given = dict(train_data_path=traces(folder), output_dir=str(folder/name), save_steps=1)
     return Sft("tiny-random", num_train_epochs=1.0, per_device_train_batch_size=4, **given)
 
-def start(stage: Training):
-    process = START.Process(target=train, args=(stage, "left_alone", {}))
-    process.start()
-    return process
+def start(stage: Training) -> Forked: return Forked(train, stage, "left_alone", {})
 
 def begun(process, out: Path):
     "Wait until the first checkpoint is being written."
     deadline = time.monotonic() + 300
-    while process.is_alive() and not list(out.glob(".part/*")) and time.monotonic() < deadline: time.sleep(0.002)
+    while process.poll() is None and not list(out.glob(".part/*")) and time.monotonic() < deadline: time.sleep(0.002)
 
 def trained(stage: Training) -> float:
     "Train to the end; the seconds from the first checkpoint on."
     process = start(stage)
     begun(process, Path(stage.output_dir))
     begin = time.monotonic()
-    process.join(300)
-    assert process.exitcode == 0
+    assert process.wait(300) == 0
     return time.monotonic() - begin
 
 def same(a: dict, b: dict) -> bool: return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
@@ -50,9 +47,9 @@ def test_killed_at_random_moments(tmp_path, kills):
         if n % 3 == 0: shutil.copytree(whole.output_dir, out)
         process = start(replace(stage, overwrite=n % 3 == 0))
         if dice.random() < 0.9: begun(process, out)   # the others die while they are prepared
-        process.join(dice.uniform(0, 0.8)*seconds)
+        process.wait(dice.uniform(0, 0.8)*seconds)
         process.kill()
-        process.join()
+        process.wait()
         found[state(out)] += 1
         trained(stage)
         assert same(weights(out), weights(whole.output_dir)), n

@@ -2,14 +2,16 @@
 import itertools
 import json
 from importlib.util import find_spec
+from pathlib import Path
 import pytest
 import yaml
 from conftest import ROOT
 from agentark.core.config import run_async
 from agentark.data import datasets
-from agentark.data.chains import STYLES, expression_of, is_clean, split_of, steps_in, style_of
+from agentark.data.chains import STYLES, expression_of, gold_steps, is_clean, split_of, steps_in, style_of, written
+from agentark.distill.prm import Scorer
 from agentark.engines.base import Request, Sampling, chat_ids
-from agentark.engines.models import LAB, resolve
+from agentark.engines.models import LAB, LAB_REWARD, resolve
 from agentark.engines.scheduler import Scheduler
 from agentark.engines.scripted import Scripted, replay
 from agentark.engines.transformers import TransformersEngine
@@ -18,6 +20,7 @@ from agentark.eval.rounds import rounds
 from agentark.lab.pretraining_data import curriculum
 from agentark.lab.solver import Slips
 from agentark.methods.base import solve
+from agentark.methods.prompts import solo
 from agentark.methods.registry import get_method, method_config
 
 MODELS = ROOT/"agentark"/"lab"/"models"
@@ -60,6 +63,24 @@ def test_a_model_is_what_its_card_says(name):
     assert card.startswith("---\nlicense")
     assert f"# {name}\n" in card
     assert f"single, greedy: {found['single, greedy']['accuracy'].mean:.1%}" in card
+
+@pytest.mark.parametrize("name", LAB_REWARD)
+def test_a_reward_model_is_what_its_card_says(name):
+    "It scores, passes the truncation test, and names no file of the machine that trained it."
+    about, card = read(name, "prm.json"), (MODELS/name/"README.md").read_text()
+    queries = datasets.load("chains", "test", 60)
+    steps = [gold_steps(expression_of(q.query)) for q in queries]
+    slips = [[(left, sign, right, result + 1), *rest] for (left, sign, right, result), *rest in steps]
+    scorer = Scorer(name)
+    def n_accepted(solutions) -> int:
+        prompts = [[{"role": "user", "content": solo(q)}] for q in queries]
+        return sum(min(of) > scorer.threshold for of in scorer.score(prompts, [*map(written, solutions)]))
+    assert n_accepted(steps) > 50
+    assert n_accepted(slips) < 40
+    assert about["truncation"] >= 0.95
+    assert about["prompt_data"]["dataset"] == "chains"
+    assert f"# {name}\n" in card
+    assert str(Path.home()) not in card + json.dumps(about)
 
 @pytest.mark.slow
 def test_a_card_can_be_checked(lab):
@@ -171,7 +192,7 @@ def demo_in_small(folder) -> dict:
     return yaml.safe_load(text) | places
 
 @pytest.mark.slow
-def test_the_demo_in_small(agentark, tmp_path):
+def test_the_demo_in_small(agentark, kernels, tmp_path):
     "All steps of `make demo`: its metrics have what they should."
     (tmp_path/"demo.yaml").write_text(yaml.safe_dump(demo_in_small(tmp_path)))
     agentark("run", tmp_path/"demo.yaml", check=True)

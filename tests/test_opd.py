@@ -3,8 +3,9 @@ import dataclasses
 import signal
 from pathlib import Path
 import pytest
-from test_grpo import apart, logged, one_process, same
-from test_training import run, torchrun, weights
+from forked import command
+from test_grpo import apart, logged, same
+from test_training import run, weights
 from agentark.core.records import Call, Trajectory
 from agentark.core.store import write_jsonl
 from agentark.distill.dpo import Dpo
@@ -53,20 +54,20 @@ def test_killed_and_resumed_is_uninterrupted(make, tmp_path):
 @pytest.mark.parametrize("make", [opd, dpo])
 def test_two_processes_are_one(make, tmp_path):
     "Each takes half of every batch; the student is that of one process with whole batches."
-    for name, way, batch in [("both", torchrun, 3), ("alone", one_process, 6)]:
+    for name, processes, batch in [("both", 2, 3), ("alone", 1, 6)]:
         stage = make(tmp_path, name)
         stage.per_device_train_batch_size = batch
         stage.gradient_accumulation_steps = 1
-        done = way("-m", "agentark", *command_of(stage))
+        done = command(*words(stage), processes=processes)
         assert done.returncode == 0, done.stderr[-3000:]
         assert read_manifest(tmp_path/name)["status"] == "finished"
     assert apart(weights(tmp_path/"both"), weights(tmp_path/"alone")) < 0.01
 
-def command_of(stage) -> list[str]:
+def words(stage) -> list[str]:
     "The command line of a stage: what is not as by default."
-    command = [type(stage).__name__.lower()]
+    found = [type(stage).__name__.lower()]
     for field in dataclasses.fields(stage):
         value = getattr(stage, field.name)
         if not value or value == field.default: continue
-        command += [f"--{field.name}", *(value if isinstance(value, list) else [value])]
-    return command
+        found += [f"--{field.name}", *(value if isinstance(value, list) else [value])]
+    return found

@@ -17,6 +17,8 @@ def quiet(*command, **options) -> str:
     assert done.returncode == 0, done.stdout[-1500:] + done.stderr[-1500:]
     return done.stdout
 
+pytestmark = pytest.mark.slow   # building takes ten seconds
+
 @pytest.fixture(scope="module")
 def built(tmp_path_factory) -> tuple[Path, Path]:
     "The sdist, and the wheel made from it."

@@ -3,8 +3,8 @@ import json
 import signal
 from pathlib import Path
 import pytest
-from conftest import AGENTARK
-from test_training import logged, run, torchrun, weights
+from forked import command
+from test_training import logged, run, weights
 from agentark.core.store import write_jsonl
 from agentark.distill.prm import Prm
 from agentark.distill.training import last_checkpoint, read_manifest
@@ -75,8 +75,8 @@ def test_two_processes_train_one_reward_model(tmp_path):
     "Each takes half of every batch and scores half of what is held out; the first writes and speaks."
     options = dict(per_device_train_batch_size=2, gradient_accumulation_steps=2, eval_steps=6)
     assert run(prm(tmp_path, "alone", **options)) == 0
-    done = torchrun(
-        AGENTARK, "prm",
+    done = command(
+        "prm",
         "--model_name_or_path", "tiny-random",
         "--train_data_path", tmp_path/"steps.jsonl",
         "--eval_data_path", tmp_path/"held.jsonl",
@@ -86,6 +86,7 @@ def test_two_processes_train_one_reward_model(tmp_path):
         "--learning_rate", 1e-3,
         "--per_device_train_batch_size", 2,
         "--eval_steps", 6,
+        processes=2,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("trained on 48 solutions") == 1

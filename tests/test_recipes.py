@@ -171,13 +171,13 @@ def read(path: Path): return [*read_jsonl(path)]
 # ---- the two that take least, in the ordinary tests; the rest with `make recipes`
 
 @pytest.mark.slow
-def test_two_trainings_in_a_row(tmp_path):
+def test_two_trainings_in_a_row(kernels, tmp_path):
     out = run("paper", tmp_path, "table_7")
     assert {len(read(path)) for path in (out/"table_7"/"test").glob("*.jsonl")} == {8, 1}   # GSM8K, MedMCQA
     assert (out/"table_7"/"ways.md").read_text().count("significant") == 2*4
 
 @pytest.mark.recipes
-def test_the_paper(tmp_path):
+def test_the_paper(kernels, tmp_path):
     "Tables 1, 2, 4, 5, 8, a cell of 9 to 13, Figures 4 to 6."
     tables = "table_2", "table_4", "table_5", "table_8", "figure_4", "figure_5_gsm8k"
     out = run("paper", tmp_path, *tables, "students_32b_gsm8k", "elsewhere_qwen3_8b", "perplexity", "judged")
@@ -191,13 +191,13 @@ def test_the_paper(tmp_path):
     assert (out/"perplexity"/"quality.csv").read_text().count("perplexity") == 4
 
 @pytest.mark.recipes
-def test_one_cell_step_by_step(tmp_path):
+def test_one_cell_step_by_step(kernels, tmp_path):
     out = run("gsm8k_qwen3", tmp_path, **{"Qwen/Qwen3-0.6B": "lab-s"})
     assert {len(read(path)) for path in out.glob("*_gsm8k.jsonl")} == {8}
     assert (out/"gsm8k.md").read_text().count("against") == 3
 
 @pytest.mark.recipes
-def test_a_student_that_sees(tmp_path):
+def test_a_student_that_sees(kernels, tmp_path):
     out = run("vision", tmp_path, "figure_7")
     eyes = [weights(path) for path in (tmp_path/"Qwen_Qwen2.5-VL-3B-Instruct", *(out/"figure_7").glob("Qwen2.5*_0"))]
     assert len(eyes) == 1 + 6

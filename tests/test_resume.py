@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+import forked
 import pytest
 from conftest import AGENTARK, ROOT
 from safetensors.torch import load_file, save_file
@@ -55,9 +56,10 @@ def complete(path, n):
 
 # ---- killing
 
-def start(*args):
+def start_whole(*args):
+    "Start the command line as a user does, from nothing; kernels too."
     command = [AGENTARK, *map(str, args)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 def wait_for_lines(path: Path, n: int, process, seconds: float):
     "Wait until the file has `n` lines; fails if the process ends before."
@@ -67,9 +69,9 @@ def wait_for_lines(path: Path, n: int, process, seconds: float):
     assert time.monotonic() < deadline, f"no {n} lines within {seconds} s"
 
 def still_running(process):
-    assert process.poll() is None, f"the run ended before it could be killed: {process.communicate()}"
+    assert process.poll() is None, f"the run ended before it could be killed, with {process.returncode}"
 
-def kill_at(n: int, path: Path, *args) -> int:
+def kill_at(n: int, path: Path, *args, start=forked.start) -> int:
     "Start a run, kill -9 it as soon as `n` records are on disk; how many there were."
     process = start(*args)
     wait_for_lines(path, n, process, seconds=120)
@@ -169,10 +171,10 @@ steps:
 """
 
 @pytest.mark.slow
-def test_a_killed_experiment_continues(agentark, tmp_path):
+def test_a_killed_experiment_continues(agentark, kernels, tmp_path):
     (tmp_path/"e.yaml").write_text(EXPERIMENT.format(root=ROOT))
     out = tmp_path/"outputs"
-    kill_at(2, out/"mas.jsonl", "run", tmp_path/"e.yaml")
+    kill_at(2, out/"mas.jsonl", "run", tmp_path/"e.yaml", start=start_whole)
     time.sleep(3)   # the kernel notices that its parent is gone
     kept = records_until_torn(out/"mas.jsonl")
     done = agentark("run", tmp_path/"e.yaml", check=True)

@@ -31,7 +31,7 @@ steps:
 STEPS = ["samples", "labels", "traces", "student"]
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Path:
+def finished(kernels, tmp_path_factory) -> Path:
     "A project with an experiment that is done."
     project = tmp_path_factory.mktemp("project")
     (project/"pyproject.toml").touch()
@@ -180,7 +180,7 @@ def results(path: Path) -> dict[str, str]:
     return {file.name: re.sub(r'"wall_s": [^,]*', "", file.read_text()) for file in files}
 
 @pytest.fixture(scope="module")
-def one_by_one(tmp_path_factory) -> dict[str, str]:
+def one_by_one(kernels, tmp_path_factory) -> dict[str, str]:
     path = branches(tmp_path_factory.mktemp("one")/"by_one")
     Run(str(path)).run()
     return results(path)
@@ -193,6 +193,7 @@ def test_side_by_side_is_the_same(agentark, tmp_path, one_by_one):
     assert len(one_by_one) == 3
     assert results(path) == one_by_one
 
+@pytest.mark.slow
 @pytest.mark.engines
 def test_on_ray_is_the_same(agentark_process, tmp_path, one_by_one):
     pytest.importorskip("ray")

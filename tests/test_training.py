@@ -1,31 +1,18 @@
 "Trainings that are killed again and again, and trainings of several processes, end where one that is left alone ends."
 import gc
 import json
-import multiprocessing
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
 import pytest
-from conftest import AGENTARK, ROOT
+from conftest import ROOT
+from forked import Forked, command, ended, launched
 from agentark.core.store import write_jsonl
 from agentark.distill.sft import Sft
 from agentark.distill.training import Training, last_checkpoint, read_manifest
 from agentark.lab.pretrain import Pretrain
-
-START = multiprocessing.get_context("forkserver")   # every training in a process of its own; libraries are loaded once
-START.set_forkserver_preload([
-    "trl.trainer.sft_trainer",
-    "transformers.models.llama.modeling_llama",
-    "transformers.models.qwen3.modeling_qwen3",
-    "agentark.distill.weights",
-    "agentark.distill.validation",
-    "agentark.lab.pretrain",
-    "peft",
-    "reasoning_gym",
-])
 
 
 def traces(folder: Path) -> str:
@@ -121,22 +108,10 @@ def train(stage: Training, moment: str, environment: dict):
     stage.trainer = trainer
     stage.run()
 
-def launch(world: int) -> list[dict]:
-    "What a launcher tells each of so many processes."
-    if world == 1: return [{}]
-    with socket.socket() as s:
-        s.bind(("localhost", 0))
-        same = {"WORLD_SIZE": str(world), "MASTER_ADDR": "localhost", "MASTER_PORT": str(s.getsockname()[1])}
-    return [{**same, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(world)]
-
 def run(stage: Training, moment: str = "left_alone", world: int = 1) -> int:
     "Run the stage in new processes; the exit status of the first."
-    processes = [START.Process(target=train, args=(stage, moment, e)) for e in launch(world)]
-    for process in processes: process.start()
-    for process in processes:
-        process.join(300)
-        assert process.exitcode is not None, "it did not end"
-    return processes[0].exitcode
+    first, *_ = ended([Forked(train, stage, moment, told) for told in launched(world)])
+    return first
 
 def weights(folder) -> dict:
     "The tensors of a model, by name."
@@ -193,8 +168,8 @@ def test_two_processes_train_one_model(tmp_path):
     "Each takes half of every batch, weighted; the first writes and speaks, over what an earlier training left there."
     out = tmp_path/"both"
     assert run(sft(tmp_path, "both", learning_rate=1e-3)) == 0   # another training, to be dropped
-    done = torchrun(
-        AGENTARK, "sft",
+    done = command(
+        "sft",
         "--model_name_or_path", "tiny-random",
         "--train_data_path", traces(tmp_path),
         "--output_dir", out,
@@ -204,6 +179,7 @@ def test_two_processes_train_one_model(tmp_path):
         "--per_device_train_batch_size", 2,
         "--save_steps", 3,
         "--overwrite",
+        processes=2,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("trained on 36 traces, 9 steps") == 1

@@ -47,7 +47,9 @@ def shards(path) -> list[Path]:
     if not found: raise AgentArkError(f"no .jsonl files: {path}")
     return found
 
-def is_pattern(path) -> bool: return glob.has_magic(str(path)) and not Path(path).exists()
+def is_pattern(path) -> bool:
+    "Does a path name files by `*`, `?` or `[...]`? Not where a file has that name."
+    return glob.has_magic(str(path)) and not Path(path).exists()
 
 def read_jsonl(path,              # a file, or shards as one; see `shards`
                torn: str="raise", # or `skip`: pass over a last line cut off by a crash

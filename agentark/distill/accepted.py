@@ -6,13 +6,14 @@
 __all__ = ['accepted', 'TracesBoth']
 
 # %% ../../nbs/07_distill/26_accepted.ipynb #308a5c08
+from collections import Counter, defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
-from ..core.config import AgentArkError
 from ..core.records import Trace
-from ..core.store import write_manifest
 from .prm import Scorer
-from .traces import Traces, read_traces, write_traces
+from .traces import LabelledRecords, Traces
 from .training import read_manifest
 from ..engines.models import resolve
 
@@ -34,19 +35,17 @@ class TracesBoth(Traces):
         if not self.reward_model: return {k: v for k, v in found.items() if k not in ("reward_model", "accept_above")}
         return found | {"reward_model_config": read_manifest(resolve(self.reward_model)).get("config")}
 
-    def run(self) -> Path:
-        "Select, filter and write; the path of the traces."
-        if not self.reward_model: return super().run()
-        scorer = Scorer(self.reward_model)
+    def chosen(self, records: LabelledRecords, path: Path) -> Iterator[tuple[list[Trace], Counter]]:
+        "The traces of each question that the reward model accepts, and what is counted of it."
+        found = super().chosen(records, path)
+        return self._accepted(found, Scorer(self.reward_model)) if self.reward_model else found
+
+    def _accepted(self, found, scorer: Scorer) -> Iterator[tuple[list[Trace], Counter]]:
         above = scorer.threshold if self.accept_above is None else self.accept_above
-        path = super().run()
-        found = read_traces(path)
-        left = accepted(found, scorer, above)
-        if not left: raise AgentArkError(
-            f"{self.reward_model} accepts none of {len(found)} traces: lower --accept_above (it is {above})"
-        )
-        write_traces(path, left)
-        write_manifest(path, self.identity(), status="finished", traces=len(left), not_accepted=len(found) - len(left))
-        questions = len({t.query_id for t in left})
-        print(f"the reward model accepts {len(left)} of them, of {questions} questions -> {path}")
-        return path
+        while some := [*islice(found, 100)]:   # questions
+            left = defaultdict(list)
+            for t in accepted([*chain.from_iterable(traces for traces, _ in some)], scorer, above):
+                left[t.query_id].append(t)
+            for traces, count in some:
+                kept = left[traces[0].query_id] if traces else []
+                yield kept, count + Counter(not_accepted=len(traces) - len(kept))

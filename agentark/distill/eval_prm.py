@@ -73,36 +73,44 @@ def intervals(
         "(draws,) of the sums of both over questions."
         return drawn @ np.asarray(hits, float)/(drawn @ np.asarray(among, float))
     with np.errstate(invalid="ignore", divide="ignore"):
-        found = {**_first_errors(share, of, len(ids), scores, labels), **_areas(drawn, of, scores, labels)}
+        found = _first_errors(share, of, len(ids), scores, labels)
+        found |= _areas(drawn, of, scores, labels)
         found["f1_best"] = _first_errors(share, of, len(ids), scores, labels, threshold)["f1"]
         found["pairs"] = share(*_pairs(ids, of, examples, scores, labels))
         chosen = choices(scorer, records)
         for way in CHOICES:
-            found[way] = share([x[way] for x in chosen], [1]*len(ids))
+            hits = [x[way] for x in chosen]
+            found[way] = share(hits, [1]*len(ids))
     known = {name: values[~np.isnan(values)] for name, values in found.items()}
     return {name: tuple(np.quantile(x, [0.025, 0.975]).tolist()) for name, x in known.items() if len(x)}
 
 def _first_errors(share, of: list[int], n: int, scores, labels, threshold: float = 0.5) -> dict:
     import numpy as np
-    said, gold = np.array(first_errors(scores, threshold)), np.array(first_errors(labels))
+    said = np.array(first_errors(scores, threshold))
+    gold = np.array(first_errors(labels))
     found = {}
     for name, among in {"wrong": gold >= 0, "right": gold < 0}.items():
         hits = among & (said == gold)
         found[name] = share(np.bincount(of, hits, n), np.bincount(of, among, n))
-    both = found["wrong"] + found["right"]
-    return {"f1": np.where(both == 0, 0, 2*found["wrong"]*found["right"]/both), **found}
+    wrong, right = found["wrong"], found["right"]
+    both = wrong + right
+    return {"f1": np.where(both == 0, 0, 2*wrong*right/both), **found}
 
 # %% ../../nbs/07_distill/20_eval_prm.ipynb #8b0c6d28
 def _areas(drawn, of: list[int], scores, labels) -> dict:
     "Areas under the ROC curve: all steps, and those up to the first error."
     import numpy as np
     found = {}
-    up_to_first = [xs[:i + 1] if i >= 0 else xs for xs, i in zip(labels, first_errors(labels))]
+    ends = [None if i < 0 else i + 1 for i in first_errors(labels)]
+    up_to_first = [xs[:end] for xs, end in zip(labels, ends)]
     for name, marks in {"auc": labels, "auc_first": up_to_first}.items():
-        rows = [(q, s, x) for q, ss, xs in zip(of, scores, marks) for s, x in zip(ss, xs)]
-        question, score, label = np.array([row for row in rows if row[2] is not None], float).T
+        rows = []
+        for q, ss, xs in zip(of, scores, marks):
+            rows += [(q, s, x) for s, x in zip(ss, xs) if x is not None]
+        question, score, label = np.array(rows, float).T
+        place = question.astype(int)
         _, rank = np.unique(score, return_inverse=True)
-        found[name] = np.array([_area(rank, label > 0.5, times[question.astype(int)]) for times in drawn])
+        found[name] = np.array([_area(rank, label > 0.5, times[place]) for times in drawn])
     return found
 
 def _area(rank, right, times) -> float:
@@ -117,8 +125,10 @@ def _pairs(ids: list[str], of: list[int], examples, scores, labels) -> tuple[lis
     for i, question in enumerate(of): groups[question].append(i)
     won, n = [], []
     for group in groups:
-        steps, marks = [examples[i].steps for i in group], [labels[i] for i in group]
-        ranked, pairs = pair_accuracy([""]*len(group), steps, [scores[i] for i in group], marks)
+        steps = [examples[i].steps for i in group]
+        said = [scores[i] for i in group]
+        marks = [labels[i] for i in group]
+        ranked, pairs = pair_accuracy([""]*len(group), steps, said, marks)
         won.append(ranked*pairs)
         n.append(pairs)
     return won, n

@@ -8,6 +8,7 @@ __all__ = ['Mode', 'Estimator', 'Baseline', 'Level', 'Form', 'Mask', 'Outcome', 
 
 # %% ../../nbs/07_distill/25_grpo.ipynb #d81bd557
 import json
+import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +89,8 @@ class GrpoOptions(RolloutOptions, Adapting, HeldOut):
     guards: str = "empty,cut,answerless,short,long"  # rules whose answers are paid -1 at the last step; also: wrong
     guard_share: float = 0.75             # short: fewer steps than this share of the consensus's, or the group's
     alarm_steps: int = 10                 # stop if over so many steps the reward does not fall ...
-    alarm_fall: float = 0.2               # ... while the share of right answers falls by this share; 1 is never
+    alarm_fall: float = 0.2               # ... while the share of right answers falls by this share; 1 is never. (PRM
+                                          # and ORM end with what solved most, or the student itself, in any case)
     alarm_slow_steps: int = 60            # or over so many steps ...
     alarm_slow_fall: float = 0.1          # ... by this share
     refill: int = 0                       # how often a rollout replaces questions whose answers are all paid alike
@@ -137,10 +139,10 @@ class Grpo(GrpoOptions):
         return zero_arguments(self.zero_stage, self.save_path, adapters=self.use_peft)
 
     def finish(self, trainer, out: Path) -> tuple[str, dict]:
-        "Save the model: the last one, or if the alarm rang the checkpoint that solved most."
+        "Save the model: the last one; that which solved most, if the alarm rang or only the reward model judged."
         from agentark.distill.students import save_student
         totals = _totals(trainer)
-        if trainer.alarm.rung: totals["kept"] = _go_back(self, trainer, out)
+        if trainer.alarm.rung or _is_doubtful(self, trainer): totals["kept"] = _go_back(self, trainer, out)
         if self.advantage_estimator == "gae": _drop_critic(trainer)
         save_student(trainer.model, trainer.processing_class, resolve(self.pretrain), out, trainer.gathered)
         return _said(trainer, totals), totals
@@ -446,8 +448,7 @@ def _evaluations(stage: Grpo, steps: int) -> dict:
 
 # %% ../../nbs/07_distill/25_grpo.ipynb #478a9d2c
 def _totals(trainer) -> dict:
-    log = [x for x in trainer.state.log_history if x.get("solved") is not None]
-    spent = trainer.spent
+    log, spent = _solved(trainer), trainer.spent
     totals = {
         "questions": len(trainer.prompts),
         "sampled_tokens": trainer.tokens,
@@ -461,13 +462,22 @@ def _totals(trainer) -> dict:
     if trainer.alarm.rung: totals["alarm_at_step"] = trainer.alarm.rung
     return totals
 
+def _solved(trainer) -> list[dict]:
+    "The logged steps of which it is known."
+    return [x for x in trainer.state.log_history if not math.isnan(x.get("solved", math.nan))]
+
 def _mean(rows: list[dict]) -> float: return round(sum(x["solved"] for x in rows)/len(rows), 4)
+
+def _is_doubtful(stage: Grpo, trainer) -> bool:
+    "May it have got worse unheard? Where nothing but the reward model was paid for, and it is known what was solved."
+    told = trainer.state.global_step >= stage.alarm_steps and bool(_solved(trainer))
+    return stage.reward_mode in ("PRM", "ORM") and stage.alarm_fall < 1 and told
 
 def _go_back(stage: Grpo, trainer, out: Path) -> str:
     "Load the checkpoint that solved most; the student itself, where there is none."
     from agentark.distill.process_grpo import best_checkpoint
     from agentark.engines.models import quietly
-    kept = best_checkpoint(out)
+    kept = best_checkpoint(out, answers=stage.rollout_batch_size*stage.n_samples_per_prompt)
     if kept is None:
         trainer.model = trainer.model.unload() if stage.use_peft else _student(stage)[0]
         return "the student that it started from"
@@ -481,6 +491,5 @@ def _drop_critic(trainer):
 def _said(trainer, totals: dict) -> str:
     said = f"answered {totals['questions']} questions"
     if "first_solved" in totals: said += f", solved {totals['first_solved']:.1%} -> {totals['last_solved']:.1%}"
-    if not trainer.alarm.rung: return said
-    rung = f"stopped at step {trainer.alarm.rung}, since less was solved and no less was paid"
-    return f"{said}; {rung}: kept {totals['kept']}"
+    if trainer.alarm.rung: said += f"; stopped at step {trainer.alarm.rung}, since less was solved and no less was paid"
+    return f"{said}; kept {totals['kept']}" if "kept" in totals else said

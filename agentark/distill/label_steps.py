@@ -106,10 +106,11 @@ async def labels_of(
     if source == "rollouts":
         share = _continuations(record, steps, stage, submit).share
         options = dict(soft=stage.soft, halve=stage.halve, after_error=stage.after_error)
-        found = await asyncio.gather(*[rollouts(x, right[i], share, **options) for i, x in steps.items()])
-        return dict(zip(steps, found))
+        asked = [rollouts(x, right[i], share, **options) for i, x in steps.items()]
+        return dict(zip(steps, await asyncio.gather(*asked)))
     last = {s.id for s in final_solutions(record) if s.is_correct}
-    agreed = reference([x for i, x in steps.items() if record.solutions[i].id in last], stage.min_agree)
+    finals = [x for i, x in steps.items() if record.solutions[i].id in last]
+    agreed = reference(finals, stage.min_agree)
     return {i: consensus(x, agreed) for i, x in steps.items()} if agreed else {}
 
 def _continuations(record: Labelled, steps: dict[int, list[str]], stage: Steps, submit) -> Continuations:
@@ -121,7 +122,8 @@ async def with_steps(record: Labelled, stage: Steps, submit=None) -> Labelled:
     "A record whose solutions have steps, and labels where one of the sources knows any."
     steps = split(record, stage.by)
     solutions = list(record.solutions)
-    for i, x in steps.items(): solutions[i] = replace(solutions[i], steps=x, step_labels=None, steps_by=None)
+    for i, x in steps.items():
+        solutions[i] = replace(solutions[i], steps=x, step_labels=None, steps_by=None)
     for source in stage.steps:
         todo = {i: x for i, x in steps.items() if solutions[i].step_labels is None}
         found = await labels_of(source, record, todo, stage, submit) if todo else {}

@@ -33,12 +33,13 @@ class PrmEngine(Engine):
 
     async def _generate(self, requests: list[Request]) -> list[Reply | AgentArkError]:
         rows = [self._row(r) for r in requests]
-        readable = [row for row in rows if row["ids"]]
+        readable = [row for row in rows if row.get("ids")]
         scores = iter(self.scorer.score_rows(readable))
-        return [_reply(row, next(scores) if row["ids"] else []) for row in rows]
+        return [_reply(row, next(scores) if row.get("ids") else []) for row in rows]
 
     def _row(self, request: Request) -> dict:
         *asked, said = request.messages
+        if not asked: return {"refused": f"{self.name} is a reward model: it scores answers, and gives none itself"}
         text = said["content"]
         if not text.strip(): return {"ids": []}
         steps = [s.text for s in steps_of(text)]
@@ -48,6 +49,7 @@ class PrmEngine(Engine):
     def close(self):
         if self.home is not cpu_home(): self.home.close()
 
-def _reply(row: dict, scores: list[float]) -> Reply:
+def _reply(row: dict, scores: list[float]) -> Reply | AgentArkError:
+    if "refused" in row: return AgentArkError(row["refused"])
     found = [[step, round(score, 4)] for step, score in zip(row.get("steps", ()), scores)]
     return Reply(json.dumps(found, ensure_ascii=False), prompt_tokens=len(row["ids"]))

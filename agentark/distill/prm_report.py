@@ -81,7 +81,13 @@ def report(
     examples = [*step_examples(records)]
     scores = scorer.score([x.prompt for x in examples], [x.steps for x in examples])
     labels = [x.labels for x in examples]
-    row = step_metrics([x.query_id for x in examples], [x.steps for x in examples], scores, labels, threshold)
+    row = step_metrics(
+        [x.query_id for x in examples],
+        [x.steps for x in examples],
+        scores,
+        labels,
+        threshold,
+    )
     hidden = [s for s, x in zip(scores, examples) if x.is_correct and 0 in x.labels]
     row |= {"hidden": len(hidden), "hidden_caught": _flagged(hidden, threshold)}
     chosen = choices(scorer, records)
@@ -103,18 +109,25 @@ def choices(scorer: Scores, records: list[Labelled]) -> list[dict]:
         scored = [s for s in r.solutions if said[s.id] in known]
         if not scored: continue
         of_each = [known[said[s.id]] for s in scored]
-        right, answers = [bool(s.is_correct) for s in scored], [s.answer for s in scored]
+        right = [bool(s.is_correct) for s in scored]
+        answers = [s.answer for s in scored]
         found.append({"id": r.id, **choice_metrics([of_each], [right], [answers])})
     return found
 
+# %% ../../nbs/07_distill/18_prm_report.ipynb #5e1c0a7d
 class Remembered:
     "A scorer that scores no solution twice."
-    def __init__(self, scorer: Scores): self.scorer, self.threshold, self.known = scorer, scorer.threshold, {}
+    def __init__(self, scorer: Scores):
+        self.scorer, self.threshold = scorer, scorer.threshold
+        self.known: dict[tuple, list[float]] = {}
 
     def score(self, prompts: list[list[dict]], completions: list) -> list[list[float]]:
         "The scores of each solution's steps."
         keys = [(prompt[-1]["content"], *steps) for prompt, steps in zip(prompts, completions)]
         new = {key: i for i, key in enumerate(keys) if key not in self.known}
-        found = self.scorer.score([prompts[i] for i in new.values()], [completions[i] for i in new.values()])
+        found = self.scorer.score(
+            [prompts[i] for i in new.values()],
+            [completions[i] for i in new.values()],
+        )
         self.known |= dict(zip(new, found))
         return [self.known[key] for key in keys]

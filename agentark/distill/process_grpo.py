@@ -406,20 +406,28 @@ def exploited(
     paid = _means(rewards, size)[-over - 1:]
     if not of: return False
     best = max(range(len(of)), key=of.__getitem__)
-    error = math.sqrt(2*of[best]*(1 - of[best])/(size*questions))
-    return of[best] - of[-1] > max(fall*of[best], 2*error) and paid[-1] > paid[best] - slack
+    least = max(fall*of[best], 2*_error(of[best], size*questions))
+    return of[best] - of[-1] > least and paid[-1] > paid[best] - slack
+
+def _error(share: float, n: float) -> float:
+    "The standard error of the difference of two shares of n."
+    return math.sqrt(2*share*(1 - share)/n)
 
 def _means(x: list[float], size: int) -> list[float]:
     "The mean of every `size` neighbours."
     return [sum(x[i:i + size])/size for i in range(len(x) - size + 1)]
 
 # %% ../../nbs/07_distill/24_process_grpo.ipynb #915d62ae
-def best_checkpoint(out: Path, over: int = 3) -> str | None:
-    "The checkpoint before which, in the mean of `over` logged steps, most was solved; None if more was at the start."
+def best_checkpoint(
+    out: Path,
+    over: int = 3,              # logged steps, whose mean counts
+    answers: float = math.inf,  # in a step
+) -> str | None:
+    "The checkpoint before which most was solved; None if that is no standard error above what was at the start."
     best, most = None, 0.0
     for checkpoint in itertools.filterfalse(damage, checkpoints(out)):
         means = _means(_solved(json.loads((checkpoint/"trainer_state.json").read_text())["log_history"]), over)
-        if means and means[-1] > max(means[0], most):
+        if means and means[-1] > max(means[0] + _error(means[0], over*answers), most):
             best, most = str(checkpoint), means[-1]
     return best
 

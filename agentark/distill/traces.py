@@ -69,11 +69,9 @@ class Traces(Serving):
         path = written_to(self.input, self.output_path, "_labeled", "_traces")
         refuse_input(path, self.as_many_as)
         refuse_foreign(path)
-        records = LabelledRecords(self.input)
-        chosen = _by_models(self, records, path) if self.rewriter or self.selector else _by_rules(self, records)
         count: Counter[str] = Counter()
         with written(path) as part:
-            write_jsonl(part, _counted(chosen, count))
+            write_jsonl(part, _counted(self.chosen(LabelledRecords(self.input), path), count))
             if not count["written"]: raise _nothing(self, count)
             if self.as_many_as: write_jsonl(part, _drawn(self, part, count["written"]))
             totals = summary(count, map(Trace.from_dict, read_jsonl(part)))
@@ -81,8 +79,14 @@ class Traces(Serving):
         _report(self, totals, path)
         return path
 
+    def chosen(self, records: "LabelledRecords", path: Path) -> Iterator[tuple[list[Trace], Counter]]:
+        "The traces of each question, and what is counted of it."
+        return _by_models(self, records, path) if self.rewriter or self.selector else _by_rules(self, records)
+
 # %% ../../nbs/07_distill/05_traces.ipynb #d617fc18
-RULES = ("too_few_agents", "cut_off", *FAULTS, "wrong_steps", "duplicate", "same_structure", "over_limit")
+RULES = (
+    "too_few_agents", "cut_off", *FAULTS, "wrong_steps", "duplicate", "same_structure", "over_limit", "not_accepted",
+)
 
 async def _standing(record: Labelled, s: Solution, stage: Traces, count: Counter, submit) -> str | None:
     "What of a solution stands alone, or is rewritten so that it does."
@@ -274,6 +278,7 @@ _MENDS = {
     "too_few_steps": "their texts show no reasoning: --min_steps 0 keeps these",
     "cut_off": "raise --model_max_tokens at inference",
     "wrong_steps": "--wrong_steps keep keeps these",
+    "not_accepted": "lower --accept_above",
     **dict.fromkeys(("thought", "answer_lost", "disconnected"), "name a model with --rewriter, or another method"),
 }
 

@@ -12,14 +12,13 @@ import contextlib
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
 from typing import Literal
 import yaml
 from ..core.config import AgentArkError, cache_dir, neutral, progress
 from ..core.store import digests
 from .base import Engine, EngineGroup, Templating
 from .cache import open_cached
-from .models import EMBEDDED, quietly, resolve
+from .models import EMBEDDED, model_folder, quietly, resolve
 from .scheduler import Scheduler
 from .scripted import Scripted, calculator
 
@@ -29,7 +28,7 @@ def open_uncached(serving: "Serving", name: str) -> Engine:
     if name == "scripted": return Scripted(default=calculator(), max_batch=serving.batch_size or 1024)
     if serving.use_vllm + bool(serving.base_url) + serving.use_modal_batch > 1:
         raise AgentArkError("--use_vllm, --base_url and --use_modal_batch are three ways to run a model: choose one")
-    if (Path(name)/"prm.json").exists(): return _reward_model(serving, name)
+    if (model_folder(name)/"prm.json").exists(): return _reward_model(serving, name)
     if serving.use_modal_batch or serving.base_url: return _on_server(serving, name)
     return _in_process(serving, name, resolve(name))
 

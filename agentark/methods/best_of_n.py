@@ -33,7 +33,7 @@ def aggregate(scores: list[float], how: How) -> float:
 @dataclass
 class Scored:
     "How samples are scored."
-    prm: str | None = None       # the reward model, a folder of agentark prm
+    prm: str | None = None       # the reward model, such as lab-m-prm or a folder of agentark prm
     parallel_num: int = 8        # samples
     aggregation: How = "prod"
 

@@ -159,7 +159,8 @@ class Infer(Serving):
     model_name: str                         # smollm2-135m-instruct, a hub id, a model folder, or scripted (no model)
     method_config_name: str | None = None   # its YAML configuration, by name or path; default: the dataset's variant
     method_args: dict[str, str] = field(default_factory=dict)  # replaces its keys: num_agents 5 num_rounds 3
-    prm: str | None = neutral(None)         # a reward model's folder, for methods that ask one (best_of_n)
+    prm: str | None = neutral(None)         # a reward model (lab-m-prm, or a folder of agentark prm), for methods
+                                            # that ask one: best_of_n, weighted_vote, step_beam_search
     show_thinking: bool = False             # do agents read each other's thoughts, and not only what they say?
     model_temperature: float = 0.5          # 0 is greedy
     model_max_tokens: int | None = None     # per reply; default: 4096, but 512 for the embedded models

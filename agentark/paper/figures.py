@@ -10,6 +10,8 @@ __all__ = ['PANELS', 'percents', 'calls', 'token_ticks', 'asked', 'accuracy_and_
 # %% ../../nbs/08_paper/02_figures.ipynb #439981a1
 import itertools
 import json
+import math
+import re
 import textwrap
 from pathlib import Path
 from ..core.config import AgentArkError, unknown
@@ -312,19 +314,26 @@ def students_by_strategy(students,  # columns: setting, kind, metric, accuracy, 
     plt = style()
     kinds = list(means.kind.unique())
     metrics = list(means.metric.unique())
-    size = (2.8 + 3.1*len(metrics), 1.3 + 0.42*len(kinds))
-    fig, [axes] = plt.subplots(1, len(metrics), figsize=size, sharey=True, squeeze=False)
-    for ax, metric in zip(axes, metrics):
+    across = len(metrics) if len(metrics) < 5 else 3    # more panels go below one another
+    down = math.ceil(len(metrics)/across)
+    size = (2.8 + 3.1*across, down*(1.3 + 0.42*len(kinds)))
+    fig, axes = plt.subplots(down, across, figsize=size, sharey=True, squeeze=False)
+    for ax in axes.flat[len(metrics):]: ax.set_visible(False)
+    for ax, metric in zip(axes.flat, metrics):
         _strategies(ax, students[students.metric == metric], means[means.metric == metric], kinds)
         ax.set(xlabel=f"accuracy (%) on {asked(means.n)}", title=metric, ylim=(len(kinds) - 0.5, -0.5))
         grid(ax, "x")
-    first, *_ = axes
+    first = axes[0, 0]
     first.set_yticks(range(len(kinds)), kinds)
     if title: fig.suptitle(title, fontsize=11)
     fig.tight_layout()
     handles, labels = first.get_legend_handles_labels()
     fig.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0), ncol=3, fontsize=8, frameon=False)
     return fig
+
+def _in_words(dataset: str) -> str:
+    "The name of a dataset with its options, for a legend."
+    return re.sub("[?&]", ", ", dataset).replace("_", " ").replace("=", " ")
 
 def _strategies(ax, students, means, kinds: list[str]):
     "One panel: the settings of a kind a little below one another, with single students as small hollow marks."
@@ -341,7 +350,7 @@ def _strategies(ax, students, means, kinds: list[str]):
         places = [place(r) for r in of.itertuples()]
         dots(ax, accuracy, places, intervals, [colour], [marker], ms=5, lw=1.2)
         ax.plot(100*each.accuracy, [place(r) + 0.1 for r in each.itertuples()], marker, color=colour, mfc="white", ms=3)
-        ax.plot([], [], marker, color=colour, ms=5, label=setting)
+        ax.plot([], [], marker, color=colour, ms=5, label=_in_words(setting))
     ax.plot([], [], "o", color=GREY, mfc="white", ms=3, label="single students")
 
 # %% ../../nbs/08_paper/02_figures.ipynb #400507b4
