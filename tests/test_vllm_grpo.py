@@ -6,8 +6,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from unittest.mock import patch
 import pytest
+from forked import Forked
 from test_grpo import logged, same
-from test_training import START, weights
+from test_training import weights
 from agentark.distill import rollouts
 from agentark.distill.grpo import Grpo
 from agentark.distill.training import last_checkpoint
@@ -94,10 +95,7 @@ def train_all(folder: Path):
 def trained(tmp_path_factory) -> Path:
     "The folder of all trainings. vLLM changes the process that it is in: none of the tests'."
     folder = tmp_path_factory.mktemp("vllm")
-    process = START.Process(target=train_all, args=[folder])
-    process.start()
-    process.join(900)
-    assert process.exitcode == 0
+    assert Forked(train_all, folder).wait(900) == 0
     return folder
 
 def told(folder: Path, name: str) -> dict: return json.loads((folder/f"{name}.json").read_text())
