@@ -11,16 +11,14 @@ import json
 import math
 import warnings
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, get_args
 from ..core.config import AgentArkError, neutral, unknown
-from ..core.extras import how_to_install
 from ..core.store import read_jsonl, write_jsonl
-from .rollouts import Prompt, agreed_prompts, order, prompts
+from .rollouts import Prompt, agreed_prompts, check_vllm, order, prompts, server_of, starting_vllm
 from .training import Adapting, HeldOut, Training, is_main, processes
 from ..engines.base import Templating
-from ..engines.models import resolve
+from ..engines.models import context_length, resolve
 
 # %% ../../nbs/07_distill/25_grpo.ipynb #aea29cff
 Mode = Literal["GATED", "PRM", "PRMVR", "VR", "ORM"]
@@ -98,7 +96,8 @@ class GrpoOptions(RolloutOptions, Adapting, HeldOut):
     refill: int = 0                       # how often a rollout replaces questions whose answers are all paid alike
     force_reward_model: bool = False      # reward with nothing but a model that fails the truncation test
     zero_stage: Literal[0, 1, 2, 3] | None = None  # DeepSpeed's ZeRO: shares out optimizer (1), gradients, weights (3)
-    use_vllm: Literal["colocate", "server"] | None = None  # vLLM samples, in the training's processes or on a server
+    use_vllm: Literal["colocate", "server"] | None = None  # vLLM samples, in the training's processes or, of a
+                                          # training on GPUs, on a server
     seed: int = 0                         # of the order of the questions, of the answers, of LoRA's first adapters
 
 # %% ../../nbs/07_distill/25_grpo.ipynb #9b9390e7
@@ -115,7 +114,7 @@ class Grpo(GrpoOptions):
     log_samples: int = neutral(4)        # answers with the scores of their steps, into completions.jsonl at each log
     vllm_gpu_memory_utilization: float = neutral(0.3)  # share of a GPU's memory, colocated
     vllm_tensor_parallel_size: int = neutral(1)  # GPUs that vLLM shares a model out over, colocated
-    vllm_server_base_url: str | None = neutral(None)  # of `trl vllm-serve`; default: port 8000 here
+    vllm_server_base_url: str | None = neutral(None)  # of `vllm serve`; default: port 8000 here
     report_to: str = neutral("none")     # wandb, tensorboard, trackio: whatever transformers knows
     overwrite: bool = neutral(False)     # start anew, dropping the old model and checkpoints
 
@@ -134,7 +133,7 @@ class Grpo(GrpoOptions):
     def extra_arguments(self) -> dict:
         "What ZeRO needs; with one process there is nothing to share out."
         from agentark.distill.students import zero_arguments
-        if self.zero_stage and processes()[1] == 1:
+        if self.zero_stage is not None and processes()[1] == 1:
             warnings.warn("--zero_stage shares a training out over processes, and this is one: left out", stacklevel=2)
             return {}
         return zero_arguments(self.zero_stage, self.save_path, adapters=self.use_peft)
@@ -156,7 +155,7 @@ CHOICES = {
 
 def _named(kinds) -> list: return [x for kind in get_args(kinds) for x in get_args(kind) or [kind]]
 
-def _check(stage: GrpoOptions):
+def _check(stage: Grpo):
     "Raises `AgentArkError` for flags that do not go together."
     for name, kinds in CHOICES.items():
         given = getattr(stage, name)
@@ -190,10 +189,10 @@ def _check_level(stage: GrpoOptions):
     )
 
 # %% ../../nbs/07_distill/25_grpo.ipynb #ceeda324
-def _check_sampling(stage: GrpoOptions):
-    if stage.use_vllm and not find_spec("vllm"): raise AgentArkError(
-        f"--use_vllm {stage.use_vllm}: vLLM is not installed: {how_to_install('vllm')}; "
-        "without the flag our own sampler does"
+def _check_sampling(stage: Grpo):
+    if stage.use_vllm: check_vllm(stage.use_vllm, resolve(stage.pretrain), stage.vllm_server_base_url)
+    if stage.use_vllm and stage.advantage_estimator == "gae": raise AgentArkError(
+        "gae keeps its critic with the student's weights, and vLLM has no place for it: leave out --use_vllm"
     )
     if not stage.refill: return
     if stage.advantage_estimator == "gae": raise AgentArkError(
@@ -296,8 +295,9 @@ def _scorer(stage: GrpoOptions):
 def _trainer(stage: Grpo):
     from datasets import Dataset
     from agentark.distill.judged import Judge
-    from agentark.distill.process_grpo import Alarm, Credit, ProcessGRPO
     from agentark.distill.students import lora_config
+    with starting_vllm(stage.use_vllm):
+        from agentark.distill.process_grpo import Alarm, Credit, ProcessGRPO
     scorer = _scorer(stage)
     found = _questions(stage, scorer)
     args = _arguments(stage)
@@ -307,7 +307,7 @@ def _trainer(stage: Grpo):
     guards: list = [x.strip() for x in stage.guards.split(",") if x.strip()]
     votes = dict(votes=stage.outcome == "vote", weigh=stage.weigh_outcome)
     judge = Judge(tokenizer, scorer, guards, stage.guard_share, **votes)
-    trainer = ProcessGRPO(
+    with starting_vllm(stage.use_vllm): trainer = ProcessGRPO(
         model, args, tokenizer, asked, judge, _credit(stage, Credit),
         masked=stage.mask_separators,
         normalise=stage.normalise and stage.loss_level == "token",
@@ -398,13 +398,22 @@ def _arguments(stage: Grpo):
         vllm_mode=stage.use_vllm or "colocate",
         vllm_gpu_memory_utilization=stage.vllm_gpu_memory_utilization,
         vllm_tensor_parallel_size=stage.vllm_tensor_parallel_size,
-        vllm_server_base_url=stage.vllm_server_base_url,
+        vllm_server_base_url=server_of(stage.vllm_server_base_url),
+        vllm_max_model_length=_longest(stage),
         gradient_checkpointing=stage.gradient_checkpointing,
         bf16=_half(stage),
         logging_steps=stage.logging_steps,
         logging_first_step=True,
         report_to=stage.report_to,
     )
+
+# %% ../../nbs/07_distill/25_grpo.ipynb #400e8009
+def _longest(stage: Grpo) -> int | None:
+    "What vLLM has to keep room for, which is less than what many a model takes."
+    if stage.use_vllm != "colocate": return None
+    from transformers import AutoConfig
+    takes = context_length(AutoConfig.from_pretrained(resolve(stage.pretrain)))
+    return min(takes, stage.prompt_max_len + stage.generate_max_len)
 
 def _half(stage: Grpo) -> bool:
     "Compute in bfloat16? Not on a CPU, where it is hundreds of times slower."
@@ -413,7 +422,7 @@ def _half(stage: Grpo) -> bool:
     if stage.bf16 and not on_gpu: warnings.warn("--bf16 is for GPUs: left out", stacklevel=2)
     return on_gpu if stage.bf16 is None else on_gpu and stage.bf16
 
-# %% ../../nbs/07_distill/25_grpo.ipynb #400e8009
+
 def _steps_of_rollout(stage: Grpo, world: int) -> int:
     "How many optimizer steps a rollout is used for; raises `AgentArkError` for sizes that do not fit."
     rollout, batch, micro = _rollout(stage), _train_batch(stage), stage.micro_train_batch_size*world
