@@ -12,7 +12,7 @@ from typing import Literal
 from ..core.config import AgentArkError, neutral
 from ..core.records import stable_hash
 from .contexts import Context
-from .rollouts import order
+from .rollouts import check_vllm, order, starting_vllm
 from .training import Adapting, HeldOut, Training, processes
 from ..engines.base import Templating
 from ..engines.models import resolve
@@ -164,15 +164,16 @@ def _trainer(stage: Opd):
     from datasets import Dataset
     from agentark.distill.contexts import lessons
     from agentark.distill.divergence import kept_tokens
-    from agentark.distill.on_policy import Distilling, Following
     _check(stage)
+    with starting_vllm(stage.use_vllm):
+        from agentark.distill.on_policy import Distilling, Following
     taught = lessons(stage.train_data_path, stage.context, stage.context_round, stage.instruction)[:stage.max_samples]
     rows = _rows(stage, taught)
     args = _arguments(stage)
     model, tokenizer, adapters = stage.student()
     teachers = _teachers(stage, model, tokenizer)
     words = [w.strip() for w in stage.masked_words.split(",") if w.strip()]
-    trainer = Distilling(
+    with starting_vllm(stage.use_vllm): trainer = Distilling(
         model, args, tokenizer, taught, teachers,
         kept=kept_tokens(tokenizer, words, model.config.get_text_config().vocab_size),
         top_k=stage.top_k,
@@ -189,6 +190,7 @@ def _trainer(stage: Opd):
 # %% ../../nbs/07_distill/30_opd.ipynb #b5c36310
 def _check(stage: OpdOptions):
     "Raises `AgentArkError` for flags that do not go together."
+    if stage.use_vllm: check_vllm(stage.use_vllm, resolve(stage.model_name_or_path))
     if not stage.teachers: raise AgentArkError("--teachers: name at least one (base, live, ema, or a model)")
     if not 0 <= stage.beta <= 1: raise AgentArkError(f"--beta is between 0 (forward) and 1 (reverse), not {stage.beta}")
     if stage.top_k is not None and stage.top_k < 1: raise AgentArkError("--top_k: at least 1 token is compared")
