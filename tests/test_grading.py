@@ -69,6 +69,7 @@ def idle():
 def test_every_pair_is_decided(idle):
     assert idle == [True]*7 + [False]
 
+@pytest.mark.slow
 def test_verdicts_on_a_busy_machine(idle):
     workers = Workers(2)
     assert verdicts(workers) == idle      # warmed up
@@ -87,6 +88,7 @@ def is_worker(pid: int) -> bool:
     try: return b"grading.algebra" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except FileNotFoundError: return False
 
+@pytest.mark.slow
 def test_verdicts_with_workers_killed(idle):
     "Before questions drawn by chance a killer is let loose on the worker that will answer, or on its child."
     workers, rng, killed = Workers(1), random.Random(0), Counter()

@@ -19,6 +19,7 @@ RECIPES = sorted(path.stem for path in FULL.glob("*.yaml"))
 
 # ---- before anything is run
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
 def test_what_it_asks_is_known_beforehand(agentark_process, name, tmp_path):
     "Also where the datasets are not at hand."
