@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from agentark.core.store import read_jsonl
-from agentark.distill.standalone import ARITHMETIC, STRUCK, words_in
+from agentark.distill.talk import ARITHMETIC, STRUCK, words_in
 
 
 def solved(data: Path) -> Iterator[tuple[str, str]]:
@@ -22,5 +22,5 @@ def learnt(data: Path) -> list[str]:
     return sorted((found | ARITHMETIC) - STRUCK)
 
 if __name__ == "__main__":
-    from agentark.distill.standalone import SOLVERS
+    from agentark.distill.talk import SOLVERS
     SOLVERS.write_text("\n".join(learnt(Path(os.environ["AGENTARK_DATA"]))) + "\n")

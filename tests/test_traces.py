@@ -11,9 +11,11 @@ from agentark.core.config import error_of, run_async
 from agentark.core.records import Labelled, Query, Solution
 from agentark.core.store import Store, read_jsonl, write_jsonl
 from agentark.data.chains import add, gold_steps, operations, step_labels, steps_in, written
+from agentark.distill.phrases import mentions
 from agentark.distill.selection import common, farthest_first, select_by_model
-from agentark.distill.standalone import SOLVERS, alone, mentions, spoken, standing, talk
+from agentark.distill.standalone import alone
 from agentark.distill.steps import Step, operations_in, sentences, steps_of, structure
+from agentark.distill.talk import SOLVERS, spoken, standing, talk
 from agentark.distill.traces import RULES, Traces, read_traces, table3
 from agentark.engines.scheduler import Scheduler
 from agentark.engines.scripted import Scripted
