@@ -35,7 +35,9 @@ setup(
     keywords=cfg["keywords"].split(),
     python_requires=f">={cfg['min_python']}",
     packages=find_packages(include=["agentark", "agentark.*"]),
-    package_data={"agentark": ["methods/configs/*/*.yaml", "distill/*.txt", "lab/models/*/*", "paper/*.json", "runs/*.html"]},
+    package_data={"agentark": [
+        "methods/configs/*/*.yaml", "distill/*.txt", "lab/models/*/*", "paper/*.json", "runs/*.html",
+    ]},
     cmdclass={"build_py": WithExperiments},
     install_requires=cfg["requirements"].split(),
     extras_require=extras,
