@@ -36,6 +36,7 @@ TALK = {
         ^(yes|yeah|yep|no|nope|(pretty|very) close|well|ok|okay|right|correct|exactly|true|good|great)[,!:;]
         (you'(re|ve)|your|yours|yourself|sure(?= ?[,.!])|certainly|absolutely|thanks?|sorry|apolog(y|ies|i[sz]e))
         (welcome|glad|happy|hope|please|appreciate|request(s|ed)?|assist(ance)?|clarif(y|ies|ied|ication)|feel free)
+        (^rewrite:|write (it|each|every|the) (steps?|solution)? ?(again|differently|anew))
         (the (last|final) line|short lines|instructions?|regards|(the|what) (was|were) said)
         here('s| is| are) (an?|the|some) ONE_ONE_(answers?|solutions?|examples?|explanations?|code|breakdown|summary
             |recap)
@@ -51,6 +52,7 @@ TALK = {
             |calculations?|attempts?)
         (and|but|,) not ([$]?\d|\w+( \w+)?(?= ?[.!;]))
         no need
+        (typos?|as before|this time (I|we|you)|(solved|did|done|answered) (it|this|that) again)
         (found|calculated|computed|determined|derived|obtained|saw|had|got) earlier
         (answer|result|solution|conclusion)s? [^.?!]{0,40}\b(remain|stay)s?
     """,
