@@ -54,6 +54,8 @@ class Traces(Serving):
     k: int = 3                            # at most so many a question, no two alike (paper: 1 to 3); 0: all texts
     distance: Literal["structure", "words", "embedding"] = "structure"  # what makes two traces differ
     min_steps: int = 1                    # a trace shows so many steps, where answers have steps (math)
+    first_rounds: bool = False            # for a solution of which something had to be cut: what its agent said before
+                                          # it had read anybody, if that was right and stands whole
     wrong_steps: Literal["keep", "drop"] = "keep"          # right answers with a wrong step
     step_labels: Literal["auto", "consensus"] = "auto"     # which are: by gold steps of chains, else arithmetic
     rewriter: str | None = None           # a model that rewrites what does not stand alone; default: it is dropped
@@ -80,6 +82,10 @@ class Traces(Serving):
         _report(self, totals, path)
         return path
 
+    def identity(self) -> dict:
+        "Without what is new and not asked for, so that older files are known again."
+        return {k: v for k, v in super().identity().items() if k != "first_rounds" or v}
+
     def chosen(self, records: "LabelledRecords", path: Path) -> Iterator[tuple[list[Trace], Counter]]:
         "The traces of each question, and what is counted of it."
         return _by_models(self, records, path) if self.rewriter or self.selector else _by_rules(self, records)
@@ -88,6 +94,15 @@ class Traces(Serving):
 RULES = (
     "too_few_agents", "cut_off", *FAULTS, "wrong_steps", "duplicate", "same_structure", "over_limit", "not_accepted",
 )
+
+def _said_alone(record: Labelled, last: Solution, min_steps: int) -> Solution:
+    "The agent's solution of the first round, which nobody had spoken before, if it does for a last one that is cut."
+    if not alone(last.text, record, min_steps).kinds: return last
+    own = [s for s in record.solutions if s.agent == last.agent and s.round == 0]
+    first = own[0] if own else last
+    left = alone(first.text, record, min_steps)
+    fits = first.is_correct and first.finish_reason != "length" and not left.kinds and not left.fault
+    return first if fits else last
 
 async def _standing(record: Labelled, s: Solution, stage: Traces, count: Counter, submit) -> str | None:
     "What of a solution stands alone, or is rewritten so that it does."
@@ -151,6 +166,10 @@ async def choose(record: Labelled, stage: Traces, submit=None, engine=None) -> t
         return [], count
     whole = [s for s in final if s.finish_reason != "length"]
     count["cut_off"] = len(final) - len(whole)
+    if stage.first_rounds:
+        told = [_said_alone(record, s, stage.min_steps) for s in whole]
+        count["from_first_rounds"] = sum(a is not b for a, b in zip(told, whole))
+        whole = told
     standing = []
     for s in whole:
         text = await _standing(record, s, stage, count, submit)
@@ -314,6 +333,7 @@ def summary(count: Counter, traces: Iterable[Trace]) -> dict:
         "removed": {rule: count[rule] for rule in RULES},
         "removed_share": {rule: round(count[rule]/all_right, 4) for rule in RULES},
         "mentions": {kind: count[kind] for kind in KINDS},
+        "from_first_rounds": count["from_first_rounds"],
         "shortened": count["shortened"],
         "rewritten": count["rewritten"],
         "rewriter_failed": count["rewriter_failed"],
