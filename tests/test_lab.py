@@ -198,7 +198,7 @@ def test_the_demo_in_small(agentark, kernels, tmp_path):
     agentark("run", tmp_path/"demo.yaml", check=True)
     results, tests = read_results(tmp_path/"out"/"metrics.json")
     assert results.keys() >= {"base", "distilled", "self_consistency", "control_independent"}
-    assert [c.family for c in tests] == [4]*4
+    assert [c.family for c in tests] == [6]*6
 
     debated = [results[name] for name in ("mas", "control_own_copy", "control_no_peers")]
     for found in debated:

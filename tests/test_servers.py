@@ -22,7 +22,7 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def server():
     "vLLM's server with the embedded model; it asks for a key."
     with pytest.MonkeyPatch.context() as patch:
@@ -31,7 +31,7 @@ def server():
         patch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
         with VLLMServer(resolve(MODEL), MODEL, max_model_len=2048) as server: yield server
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def openai(server):
     engine = OpenAIEngine(MODEL, server.url, send_seeds=False)
     yield engine

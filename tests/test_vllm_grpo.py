@@ -83,7 +83,8 @@ def rollout(trainer) -> dict:
     return dict(apart=apart, answers=answers, end=trainer.processing_class.eos_token_id)
 
 def train_all(folder: Path):
-    "All trainings of this file, in one process, which loads vLLM once."
+    "All trainings of this file, in one process, which loads vLLM once; what it says of errors is in a file."
+    with open(folder/"stderr", "w") as file: os.dup2(file.fileno(), 2)
     os.environ["VLLM_CPU_KVCACHE_SPACE"] = "1"
     Exact(**SMALL, save_path=str(folder/"whole")).run()
     Exact(**SMALL, save_path=str(folder/"lora"), use_peft=True).run()
@@ -95,7 +96,7 @@ def train_all(folder: Path):
 def trained(tmp_path_factory) -> Path:
     "The folder of all trainings. vLLM changes the process that it is in: none of the tests'."
     folder = tmp_path_factory.mktemp("vllm")
-    assert Forked(train_all, folder).wait(900) == 0
+    assert Forked(train_all, folder).wait(900) == 0, (folder/"stderr").read_text()[-3000:]
     return folder
 
 def told(folder: Path, name: str) -> dict: return json.loads((folder/f"{name}.json").read_text())
