@@ -86,6 +86,7 @@ def train_all(folder: Path):
     "All trainings of this file, in one process, which loads vLLM once; what it says of errors is in a file."
     with open(folder/"stderr", "w") as file: os.dup2(file.fileno(), 2)
     os.environ["VLLM_CPU_KVCACHE_SPACE"] = "1"
+    os.environ.pop("AGENTARK_VLLM", None)   # an engine of another test, with which vLLM would end here
     Exact(**SMALL, save_path=str(folder/"whole")).run()
     Exact(**SMALL, save_path=str(folder/"lora"), use_peft=True).run()
     try: Broken(**SMALL, save_path=str(folder/"broken")).run()
