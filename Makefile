@@ -39,7 +39,7 @@ engines: $(ENGINES)  ## add vLLM (its CPU build unless another is there), Ray an
 setup: $(READY)  ## install into .venv (make setup EXTRAS=gpu,vllm adds optional parts)
 
 demo: $(READY)  ## debate, its controls, distillation and its control on a laboratory model: a table and a figure in papermill_runs/demo/outputs
-	$(BIN)/agentark run papermill_runs/demo/demo.yaml
+	$(BIN)/agentark run papermill_runs/demo/demo.yaml --jobs 2
 
 demo-smollm: $(READY)  ## the same in short on a real pretrained model, SmolLM2-135M: figures/smollm.png
 	$(BIN)/agentark run papermill_runs/smollm/smollm.yaml
