@@ -471,7 +471,8 @@ def _mean(rows: list[dict]) -> float: return round(sum(x["solved"] for x in rows
 def _is_doubtful(stage: Grpo, trainer) -> bool:
     "May it have got worse unheard? Where nothing but the reward model was paid for, and it is known what was solved."
     told = trainer.state.global_step >= stage.alarm_steps and bool(_solved(trainer))
-    return stage.reward_mode in ("PRM", "ORM") and stage.alarm_fall < 1 and told
+    watched = stage.alarm_fall < 1 and not stage.load_best_model_at_end   # else held-out questions decide
+    return stage.reward_mode in ("PRM", "ORM") and watched and told
 
 def _go_back(stage: Grpo, trainer, out: Path) -> str:
     "Load the checkpoint that solved most; the student itself, where there is none."

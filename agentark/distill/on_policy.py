@@ -20,7 +20,7 @@ from trl.trainer.utils import pad
 from ..core.records import stable_hash
 from .contexts import Lesson, speaks_of_others
 from .divergence import coarse, divergence, entropy, log_probs, mixture
-from .rollouts import into_vllm, sample
+from .rollouts import asking_vllm, sample
 from .validation import accuracy
 from ..engines.base import chat_ids
 
@@ -93,16 +93,12 @@ class Answering(OnPolicy):
     def _generate_single_turn(self, prompt_ids, *args, **kwargs):
         since = time.perf_counter()
         if self.own_sampler: answers = self._sampled(prompt_ids)
-        else: answers = self._from_trl(prompt_ids, *args, **kwargs)
+        else:
+            with asking_vllm(self): answers = super()._generate_single_turn(prompt_ids, *args, **kwargs)
         self.seconds += time.perf_counter() - since
         self.tokens += sum(map(len, answers))
         self.answers = answers
         return answers
-
-    def _from_trl(self, prompt_ids: list[list[int]], *args, **kwargs) -> list[list[int]]:
-        "Answers of vLLM, which has this step's weights, or of `generate`."
-        if self.use_vllm: into_vllm(self)
-        return super()._generate_single_turn(prompt_ids, *args, **kwargs)
 
     def _sampled(self, prompt_ids: list[list[int]]) -> list[list[int]]:
         first, step = self.accelerator.process_index*len(prompt_ids), self.state.global_step

@@ -23,13 +23,12 @@ from torch import Tensor
 from transformers import TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput
 from trl import GRPOTrainer
-from ..core.config import AgentArkError
 from ..core.folders import checkpoints, damage
 from ..core.records import stable_hash
 from ..core.store import dumps
 from .credit import Steps, advantages, kept, normalised, rewarded
 from .judged import Judge, Judged
-from .rollouts import Prompt, into_vllm, sample, with_one_end
+from .rollouts import Prompt, asking_vllm, sample, with_one_end
 from .training import is_main
 from .validation import accuracy
 from ..engines.base import chat_ids
@@ -168,20 +167,13 @@ class Sampling(Told):
         with self.timed("generate"):
             if self.own_sampler:
                 answers, logps = self._sampled(prompt_ids, range(len(prompt_ids))), None
-            else: answers, logps = self._from_trl(prompt_ids, *args, **kwargs)
+            else:
+                with asking_vllm(self): answers, logps = super()._generate_single_turn(prompt_ids, *args, **kwargs)
         ends = end_tokens(self.model, self.processing_class)
         end = self.processing_class.eos_token_id
         self.rollout = prompt_ids, [with_one_end(answer, ends, end) for answer in answers]
         self.tokens += sum(map(len, answers))
         return answers, logps
-
-    def _from_trl(self, *args, **kwargs):
-        if self.use_vllm: into_vllm(self)
-        try: return super()._generate_single_turn(*args, **kwargs)
-        except OSError as e: raise AgentArkError(
-            f"--use_vllm server: it no longer answers ({e}): "
-            "start it again, and the same command goes on from the last checkpoint"
-        ) from None
 
     def _sampled(self, prompt_ids: list[list[int]], rows: Sequence[int]) -> list[list[int]]:
         "An answer for each of these rows of the rollout."

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['SERVE', 'Prompt', 'prompts', 'Consensus', 'consensus_of', 'last_words', 'agreed', 'agreed_prompts', 'order', 'sample',
-           'server_of', 'check_vllm', 'starting_vllm', 'into_vllm', 'with_one_end', 'pass_rates', 'solved']
+           'server_of', 'check_vllm', 'starting_vllm', 'into_vllm', 'asking_vllm', 'with_one_end', 'pass_rates',
+           'solved']
 
 # %% ../../nbs/07_distill/24_rollouts.ipynb #f496d4e0
 import random
@@ -210,6 +211,16 @@ def into_vllm(trainer):
     vllm.llm.apply_model(_pack_head)
     vllm.llm.reset_prefix_cache()
     trainer._last_loaded_step = step
+
+@contextmanager
+def asking_vllm(trainer):
+    "While answers come from TRL: where vLLM gives them it has this step's weights, and a server that ends is a line."
+    if trainer.use_vllm: into_vllm(trainer)
+    try: yield
+    except OSError as e: raise AgentArkError(
+        f"--use_vllm server: it no longer answers ({e}): "
+        "start it again, and the same command goes on from the last checkpoint"
+    ) from None
 
 def _pack_head(model): model.lm_head.quant_method.process_weights_after_loading(model.lm_head)
 
