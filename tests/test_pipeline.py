@@ -1,5 +1,6 @@
 "From question to distilled student, as a user would type it; and the records that flow from stage to stage."
 import json
+import re
 import shutil
 from pathlib import Path
 import datasets
@@ -32,10 +33,12 @@ def test_every_stage_in_order(agentark, tmp_path):
     assert "wrote 20 trajectories" in said
     assert "120 calls" in said
     agentark("label", "--input", tmp_path/"debate_infer.jsonl", check=True)
-    # the scripted agents speak of each other when they revise, and show no step
-    refused = agentark("traces", "--input", tmp_path/"debate_labeled.jsonl", "--min_correct", 1)
+    # the scripted agents speak of each other when they revise, and then show no step
+    traces = ["traces", "--input", tmp_path/"debate_labeled.jsonl", "--min_correct", 1]
+    refused = agentark(*traces, "--no_first_rounds")
     assert "--min_steps 0" in refused.stderr
-    agentark("traces", "--input", tmp_path/"debate_labeled.jsonl", "--min_correct", 1, "--min_steps", 0, check=True)
+    said = agentark(*traces, check=True).stdout
+    assert int(re.search(r"first rounds in place of (\d+)", said)[1]) > 0
     infer("self_consistency", "scripted", "sc_infer", "--split", "train")
     agentark("label", "--input", tmp_path/"sc_infer.jsonl", check=True)
     agentark("traces", "--input", tmp_path/"sc_labeled.jsonl", check=True)
@@ -127,7 +130,8 @@ def test_old_inference_is_labelled_alike(first_version, tmp_path):
     agree(new, old)
 
 def test_old_labels_give_the_same_traces(first_version, tmp_path):
-    path = Traces(str(first_version/"debate_labeled.jsonl"), output_path=str(tmp_path/"new.jsonl")).run()
+    labels = str(first_version/"debate_labeled.jsonl")
+    path = Traces(labels, first_rounds=False, output_path=str(tmp_path/"new.jsonl")).run()
     agree(rows(path), rows(first_version/"debate_traces.jsonl"))
 
 def test_old_traces_are_read(first_version):

@@ -24,9 +24,10 @@ _HARD = (
     r"|but|and|also|next|finally|this|these|that|those|which|otherwise|similarly|likewise|again|in addition"
     r"|additionally|since then"
 )
-_SOFT = r"now|it|they|instead"
+_SOFT = (
+    r"now|it|they|instead|we (?:also )?(?:found|saw|got|established|determined|derived|obtained|calculated|concluded)")
 _MID = re.compile(rf"\W*(?:(?:{_HARD})\b|(?:using|based on|with|from|by|in) (?:this|these|those)\b|[2-9]\. )", re.I)
-_MID_AFTER_CUT = re.compile(rf"(?:{_MID.pattern}|\W*(?:{_SOFT})\b)", re.I)
+_MID_AFTER_CUT = re.compile(rf"(?:{_MID.pattern}|\W*(?:1\. )?(?:{_SOFT})\b)", re.I)
 _THEY = re.compile(r"\W*(?:they|their|neither|them)\b", re.I)
 _STATES = re.compile(r"\b(answer|result)\b|\\boxed|####", re.I)
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
@@ -83,6 +84,13 @@ def _from_nowhere(units: list[Step], left: list[str], question: str) -> bool:
         known |= _numbers(stays)
     return False
 
+def _unreached(left: str, query: Query) -> bool:
+    "Does what stays only state its answer, a number, where nothing in it gives it?"
+    answer = extract(left, query.kind).value
+    if query.kind != "math" or not answer or not _NUMBER.fullmatch(answer): return False
+    giving = [s.text for s in sentences(left) if float(answer) in _numbers(s.text)]
+    return all(_STATES.search(s) and not operations_in(plain(s)) for s in giving)
+
 # %% ../../nbs/07_distill/05_standalone.ipynb #fa37390b
 def _is_of_others(thought: str, question: str) -> bool:
     return any(rule.kind == "others" for rule in mentions(thought, question))
@@ -100,7 +108,7 @@ def alone(text: str, query: Query, min_steps: int = 1) -> Alone:
     if kinds: rest = re.sub(r"\n{3,}", "\n\n", rest).strip()
     after = with_thoughts(text, said.visible, rest) if kinds else text
     fault = _fault(text, after, rest, query, min_steps)
-    if not fault and kinds and _from_nowhere(units, left, question): fault = "disconnected"
+    if not fault and kinds and (_from_nowhere(units, left, question) or _unreached(rest, query)): fault = "disconnected"
     return Alone(None if fault else after, fault, kinds, bool(kinds))
 
 def _fault(

@@ -23,6 +23,9 @@ TALK = {
         (discuss(ed|ions?)?|debates?|conversations?|opinions?|viewpoints?|perspectives?|consensus|unanimous(ly)?)
         (critiques?|prompts?|messages?|arguments|replies|chatbot|language model|smol[a-z]*)
         (affirmative|negative side|moderator|our (team|group|side))
+        ((?<=first.)|(?<=second.)|(?<=third.)|(?<=other.)|(?<=all.)|(?<=both.)|(?<=each.)|(?<=every.))agents?
+        (both|these|those|the (other|two|three)) ONE_(solutions|answers|responses|methods) (set|use|start|begin|solve
+            |find|found|get|got|calculate|compute|follow|lead|led|apply|express|write|arrive|determine|assume)
         \w+ (wrote|writes|says|said|answered|replied|claims):
     """,
     "agreement": r"""
@@ -42,6 +45,8 @@ TALK = {
             |recap)
         you (?!need)(\w+ed|are (looking|asking)|used|did|said|made|wrote|forgot|found|took|gave|chose)
         you [^.?!]{0,60}\b(answers?|solutions?|questions?|problems?|steps?|lines?|words)
+        (answers?|solutions?|responses?|replies) (that |which )?you
+        you (didn't|did not|never|(only|just) \w+ed)
     """,
     "revision": r"""
         I (?!is|be|was|equals|represents)[a-z]{2,}
@@ -52,7 +57,9 @@ TALK = {
             |calculations?|attempts?)
         (and|but|,) not ([$]?\d|\w+( \w+)?(?= ?[.!;]))
         no need
-        (typos?|as before|this time (I|we|you)|(solved|did|done|answered) (it|this|that) again)
+        (typos?|(as|like) before|this time (I|we|you)|(solved|did|done|answered) (it|this|that) again)
+        ((I|we) (missed|overlooked|forgot)|it was (mentioned|said))
+        (different answers?|(previous|earlier) (example|attempt))
         (found|calculated|computed|determined|derived|obtained|saw|had|got) earlier
         (answer|result|solution|conclusion)s? [^.?!]{0,40}\b(remain|stay)s?
     """,
@@ -163,14 +170,19 @@ _CLAUSE = re.compile(
     r"|first|let)\b|[A-Z]|[-$\\(*]*\d)")
 _HANGS = re.compile(r"\W*(?:since|if|when|because|given|after|before|while|as|by|to|for)\b", re.I)   # on what follows
 _MARK = re.compile(r"\s*(?:(?:[-*•]|\d{1,2}[.)])\s+)?")   # of a list
+_THEIRS = re.compile(r"\W*(?:in|from) (?:the|this|that) (?:\w+ )?(?:solution|answer|response|approach|method)\b", re.I)
+_BARE = re.compile(r":\W*[\d.,]+\W*")   # a number of something that is lost
 
 def _parts(said: str) -> Iterator[str]:
     "A sentence, its parts from a comma to its end, and those from its beginning to a comma, longest first."
     commas = list(re.finditer(r"[,:;]\s+", said))
     yield said
-    for comma in commas: yield said[comma.end():]
+    if _THEIRS.match(said): return
+    for comma in commas:
+        if not _BARE.fullmatch(said, comma.start()): yield said[comma.end():]
     if _HANGS.match(said): return
-    for comma in reversed(commas): yield said[:comma.start()] + "."
+    for comma in reversed(commas):
+        if comma[0][0] != ":": yield said[:comma.start()] + "."
 
 def standing(sentence: str, query: Query) -> str:
     "What of a sentence of an answer stands alone: it, a part of it, or nothing."

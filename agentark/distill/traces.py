@@ -55,7 +55,7 @@ class TraceOptions(Serving):
     k: int = 3                            # at most so many a question, no two alike (paper: 1 to 3); 0: all texts
     distance: Literal["structure", "words", "embedding"] = "structure"  # what makes two traces differ
     min_steps: int = 1                    # a trace shows so many steps, where answers have steps (math)
-    first_rounds: bool = False            # for a solution of which something had to be cut: what its agent said before
+    first_rounds: bool = True             # for a solution of which something had to be cut: what its agent said before
                                           # it had read anybody, if that was right and stands whole
     wrong_steps: Literal["keep", "drop"] = "keep"          # right answers with a wrong step
     step_labels: Literal["auto", "consensus"] = "auto"     # which are: by gold steps of chains, else arithmetic
@@ -88,7 +88,7 @@ class Traces(TraceOptions):
         return path
 
     def identity(self) -> dict:
-        "Without what is new and not asked for, so that older files are known again."
+        "Without what older files did not know, so that they are known again where it is off."
         return {k: v for k, v in super().identity().items() if k != "first_rounds" or v}
 
     def chosen(self, records: "LabelledRecords", path: Path) -> Iterator[tuple[list[Trace], Counter]]:
@@ -100,29 +100,31 @@ RULES = (
     "too_few_agents", "cut_off", *FAULTS, "wrong_steps", "duplicate", "same_structure", "over_limit", "not_accepted",
 )
 
-def _said_alone(record: Labelled, last: Solution, min_steps: int) -> Solution:
-    "The agent's solution of the first round, which nobody had spoken before, if it does for a last one that is cut."
-    if not alone(last.text, record, min_steps).kinds: return last
-    own = [s for s in record.solutions if s.agent == last.agent and s.round == 0]
-    first = own[0] if own else last
+def _said_first(record: Labelled, last: Solution, min_steps: int) -> Solution | None:
+    "What an agent that was never wrong said before it had read anybody, if that stands whole."
+    first = next((s for s in record.solutions if s.agent == last.agent and s.round == 0), None)
+    if first is None or is_corrective(record, last) or first.finish_reason == "length": return None
     left = alone(first.text, record, min_steps)
-    fits = first.is_correct and first.finish_reason != "length" and not left.kinds and not left.fault
-    return first if fits else last
+    return first if first.is_correct and not left.kinds and not left.fault else None
 
-async def _standing(record: Labelled, s: Solution, stage: Traces, count: Counter, submit) -> str | None:
-    "What of a solution stands alone, or is rewritten so that it does."
+async def _standing(record: Labelled, s: Solution, stage: Traces, count: Counter, submit) -> Solution | None:
+    "A solution as it stands alone: whole, its agent's first one, what is left of it, or rewritten."
     left = alone(s.text, record, stage.min_steps)
     count.update(left.kinds)
+    first = _said_first(record, s, stage.min_steps) if stage.first_rounds and left.kinds else None
+    if first is not None:
+        count["from_first_rounds"] += 1
+        return first
     if left.text is not None:
         count["shortened"] += left.cut
-        return left.text
+        return replace(s, text=left.text)
     new = None
     if stage.rewriter and left.fault != "too_few_steps":
         new = await rewritten(s.text, record, submit, stage.rewriter_max_tokens, stage.min_steps, stage.rewriter)
         count["rewriter_failed"] += new is None
     count["rewritten"] += new is not None
     count[left.fault] += new is None
-    return new
+    return None if new is None else replace(s, text=new)
 
 # %% ../../nbs/07_distill/07_traces.ipynb #3cc33978
 def _right_steps(record: Labelled, found: list[Solution], stage: Traces, count: Counter) -> list[Solution]:
@@ -172,14 +174,8 @@ async def choose(record: Labelled, stage: Traces, submit=None, engine=None) -> t
         return [], count
     whole = [s for s in final if s.finish_reason != "length"]
     count["cut_off"] = len(final) - len(whole)
-    if stage.first_rounds:
-        told = [_said_alone(record, s, stage.min_steps) for s in whole]
-        count["from_first_rounds"] = sum(a is not b for a, b in zip(told, whole))
-        whole = told
-    standing = []
-    for s in whole:
-        text = await _standing(record, s, stage, count, submit)
-        if text is not None: standing.append(replace(s, text=text))
+    found = [await _standing(record, s, stage, count, submit) for s in whole]
+    standing = [s for s in found if s is not None]
     standing = _right_steps(record, standing, stage, count)
     distinct = _distinct(standing)
     count["duplicate"] = len(standing) - len(distinct)
@@ -369,6 +365,7 @@ def table3(*paths):
             "questions": found["questions"],
             "right": found["correct"],
             **found["removed"],
+            "from first rounds": found.get("from_first_rounds", 0),
             "traces": found["traces"],
             "of questions": found["questions_kept"],
             "corrective": found["corrective_traces"]/max(found["traces"], 1),
@@ -386,6 +383,7 @@ def _report(stage: Traces, n: dict, path: Path):
         f"{n['traces']} traces of {n['questions_kept']}/{n['questions']} questions (mean k {n['mean_k']:.2f}, "
         f"{n['distinct_texts']:.2f} distinct texts a question, {n['corrective_traces']/n['traces']:.1%} corrective); "
         f"of {n['correct']} correct final solutions removed: {removed or 'none'}; "
-        f"sentences left out of {n['shortened']} (mentions: {mentions or 'none'}), {n['rewritten']} rewritten, "
+        f"first rounds in place of {n['from_first_rounds']}, sentences left out of {n['shortened']} "
+        f"(mentions: {mentions or 'none'}), {n['rewritten']} rewritten, "
         f"{n['with_wrong_step']} with a wrong step ({stage.wrong_steps}) -> {path}"
     )

@@ -37,11 +37,12 @@ class Study:
         stage = Infer(method, **options, output_path=self.path(f"{name}.jsonl"))
         return read_trajectories(stage.run())
 
-    def traces(self, name: str, suffix: str = "traces", **options) -> Path:
-        "The traces of the run of this name; options are fields of `Traces`."
+    def traces(self, name: str, suffix: str = "traces", first_rounds: bool = False, **options) -> Path:
+        "The traces of the run of this name, of last rounds: what a debate ends with; options are fields of `Traces`."
         run, labelled = self.path(f"{name}.jsonl"), self.path(f"{name}_labeled.jsonl")
         labels = Label(run, output_path=labelled).run()
-        return Traces(str(labels), **options, output_path=self.path(f"{name}_{suffix}.jsonl")).run()
+        out = self.path(f"{name}_{suffix}.jsonl")
+        return Traces(str(labels), first_rounds=first_rounds, **options, output_path=out).run()
 
     def train(self, name: str, model: str, traces, **options) -> str:
         "The folder of `model` trained on the traces; options are fields of `Sft`."
