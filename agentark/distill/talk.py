@@ -23,6 +23,7 @@ TALK = {
         (discuss(ed|ions?)?|debates?|conversations?|opinions?|viewpoints?|perspectives?|consensus|unanimous(ly)?)
         (critiques?|prompts?|messages?|arguments|replies|chatbot|language model|smol[a-z]*)
         (affirmative|negative side|moderator|our (team|group|side))
+        the user
         ((?<=first.)|(?<=second.)|(?<=third.)|(?<=other.)|(?<=all.)|(?<=both.)|(?<=each.)|(?<=every.))agents?
         (both|these|those|the (other|two|three)) ONE_(solutions|answers|responses|methods) (set|use|start|begin|solve
             |find|found|get|got|calculate|compute|follow|lead|led|apply|express|write|arrive|determine|assume)
@@ -42,11 +43,13 @@ TALK = {
         (^rewrite:|write (it|each|every|the) (steps?|solution)? ?(again|differently|anew))
         (the (last|final) line|short lines|instructions?|regards|(the|what) (was|were) said)
         here('s| is| are) (an?|the|some) ONE_ONE_(answers?|solutions?|examples?|explanations?|code|breakdown|summary
-            |recap)
+            |recap|way)
+        (hi|hello),? (there|everyone|all)
+        (now,? )?answer the question
         you (?!need)(\w+ed|are (looking|asking)|used|did|said|made|wrote|forgot|found|took|gave|chose)
         you [^.?!]{0,60}\b(answers?|solutions?|questions?|problems?|steps?|lines?|words)
         (answers?|solutions?|responses?|replies) (that |which )?you
-        you (didn't|did not|never|(only|just) \w+ed)
+        you (didn't|did not|never|initially|originally|previously|(only|just) \w+ed)
     """,
     "revision": r"""
         I (?!is|be|was|equals|represents)[a-z]{2,}
@@ -60,6 +63,8 @@ TALK = {
         (typos?|(as|like) before|this time (I|we|you)|(solved|did|done|answered) (it|this|that) again)
         ((I|we) (missed|overlooked|forgot)|it was (mentioned|said))
         (different answers?|(previous|earlier) (example|attempt))
+        ((here|there) it is|go(ing)? (through|over) ONE_(it|this|that)) again
+        try(ing)? (another one|the same)
         (found|calculated|computed|determined|derived|obtained|saw|had|got) earlier
         (answer|result|solution|conclusion)s? [^.?!]{0,40}\b(remain|stay)s?
     """,

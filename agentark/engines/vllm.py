@@ -168,6 +168,13 @@ def _cause_or(e: Exception, log: Path) -> str:
     return _why(e)
 
 # %% ../../nbs/04_engines/05_vllm.ipynb #933d0925
+async def _stop_listening(llm):
+    "End the task that waits for replies: it would report the end of the process that is about to be ended."
+    listening = llm.output_handler
+    if listening is None: return
+    listening.cancel()
+    await asyncio.gather(listening, return_exceptions=True)
+
 class _Loaded(Engine):
     "A model that vLLM has loaded."
     batched = False
@@ -228,6 +235,7 @@ class VLLMEngine(_Loaded):
 
     def close(self):
         dead = self.llm.errored
+        self.home.call(_stop_listening(self.llm))
         self.llm.shutdown()
         self.home.close()
         self.llm = None
