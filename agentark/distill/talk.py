@@ -36,6 +36,10 @@ TALK = {
         (\w+'s (answer|solution|calculation|explanation)|as the others?(?= ?[.:;,]|$))
         (((in)?correct|wrong|possible) answers|(incorrect|wrong|possible) answer|answers? (was|were|(is|are) not))
     """,
+}
+
+# %% ../../nbs/07_distill/04_talk.ipynb #0e58ba56
+TALK |= {
     "reply": r"""
         ^(yes|yeah|yep|no|nope|(pretty|very) close|well|ok|okay|right|correct|exactly|true|good|great)[,!:;]
         (you'(re|ve)|your|yours|yourself|sure(?= ?[,.!])|certainly|absolutely|thanks?|sorry|apolog(y|ies|i[sz]e))
