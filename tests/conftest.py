@@ -3,6 +3,7 @@ import contextlib
 import io
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ def pytest_addoption(parser):
     parser.addoption("--kills", type=int, default=3, help="how many random moments each kind of run is killed at")
 
 def pytest_configure(config):
+    signal.signal(signal.SIGINT, signal.default_int_handler)   # what is started here can be stopped, also behind nohup
     config.addinivalue_line("markers", "slow: left out of `make check`")
     config.addinivalue_line("markers", "study: an experiment of the laboratory in small")
     config.addinivalue_line("markers", "engines: starts vLLM, Ray or Modal; such tests take turns on one worker")
