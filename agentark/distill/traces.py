@@ -41,7 +41,7 @@ from agentark.distill.selection import (
     select_by_model,
     solving_agents,
 )
-from .standalone import FAULTS, alone, rewritten
+from .standalone import FAULTS, Alone, alone, rewritten
 from .steps import structure
 from ..engines.base import EngineError
 from ..engines.serving import Serving, model_failed, store_all
@@ -55,8 +55,8 @@ class TraceOptions(Serving):
     k: int = 3                            # at most so many a question, no two alike (paper: 1 to 3); 0: all texts
     distance: Literal["structure", "words", "embedding"] = "structure"  # what makes two traces differ
     min_steps: int = 1                    # a trace shows so many steps, where answers have steps (math)
-    first_rounds: bool = True             # for a solution of which something had to be cut: what its agent said before
-                                          # it had read anybody, if that was right and stands whole
+    first_rounds: bool = True             # for a solution that does not stand whole: what its agent said before it had
+                                          # read anybody, if that was right and does
     wrong_steps: Literal["keep", "drop"] = "keep"          # right answers with a wrong step
     step_labels: Literal["auto", "consensus"] = "auto"     # which are: by gold steps of chains, else arithmetic
     rewriter: str | None = None           # a model that rewrites what does not stand alone; default: it is dropped
@@ -102,16 +102,19 @@ RULES = (
 
 def _said_first(record: Labelled, last: Solution, min_steps: int) -> Solution | None:
     "What an agent that was never wrong said before it had read anybody, if that stands whole."
-    first = next((s for s in record.solutions if s.agent == last.agent and s.round == 0), None)
+    reading = {c.id for c in record.calls if c.sees}
+    own = [s for s in record.solutions if s.agent == last.agent and s.round == 0 and s.call not in reading]
+    first = own[0] if own else None
     if first is None or is_corrective(record, last) or first.finish_reason == "length": return None
     left = alone(first.text, record, min_steps)
     return first if first.is_correct and not left.kinds and not left.fault else None
 
 async def _standing(record: Labelled, s: Solution, stage: Traces, count: Counter, submit) -> Solution | None:
     "A solution as it stands alone: whole, its agent's first one, what is left of it, or rewritten."
-    left = alone(s.text, record, stage.min_steps)
+    left = Alone(None, "cut_off") if s.finish_reason == "length" else alone(s.text, record, stage.min_steps)
     count.update(left.kinds)
-    first = _said_first(record, s, stage.min_steps) if stage.first_rounds and left.kinds else None
+    is_whole = not left.kinds and not left.fault
+    first = None if is_whole or not stage.first_rounds else _said_first(record, s, stage.min_steps)
     if first is not None:
         count["from_first_rounds"] += 1
         return first
@@ -119,7 +122,7 @@ async def _standing(record: Labelled, s: Solution, stage: Traces, count: Counter
         count["shortened"] += left.cut
         return replace(s, text=left.text)
     new = None
-    if stage.rewriter and left.fault != "too_few_steps":
+    if stage.rewriter and left.fault not in ("too_few_steps", "cut_off"):
         new = await rewritten(s.text, record, submit, stage.rewriter_max_tokens, stage.min_steps, stage.rewriter)
         count["rewriter_failed"] += new is None
     count["rewritten"] += new is not None
@@ -172,9 +175,7 @@ async def choose(record: Labelled, stage: Traces, submit=None, engine=None) -> t
     if len(final) < stage.min_correct:
         count["too_few_agents"] = len(final)
         return [], count
-    whole = [s for s in final if s.finish_reason != "length"]
-    count["cut_off"] = len(final) - len(whole)
-    found = [await _standing(record, s, stage, count, submit) for s in whole]
+    found = [await _standing(record, s, stage, count, submit) for s in final]
     standing = [s for s in found if s is not None]
     standing = _right_steps(record, standing, stage, count)
     distinct = _distinct(standing)
