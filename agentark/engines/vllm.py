@@ -170,7 +170,7 @@ def _cause_or(e: Exception, log: Path) -> str:
 # %% ../../nbs/04_engines/05_vllm.ipynb #933d0925
 async def _stop_listening(llm):
     "End the task that waits for replies: it would report the end of the process that is about to be ended."
-    listening = llm.output_handler
+    listening = getattr(llm, "output_handler", None)
     if listening is None: return
     listening.cancel()
     await asyncio.gather(listening, return_exceptions=True)
