@@ -95,7 +95,7 @@ def _turn(c: Call, t: Trajectory, width: int) -> list[str]:
 
 def transcript(t: Trajectory, width: int=100) -> str:
     "A trajectory as text: round by round, who said what, having seen what, and whether the answer was right."
-    lines = [f"{t.query}   (gold: {brief(t.gt)})"]
+    lines = [f"{t.query}   (gold: {brief(t.gt)})" if t.gt else t.query]
     for c in t.calls:
         lines += _turn(c, t, width)
     for whose, steps in labelled_steps(t).items():
@@ -108,6 +108,8 @@ def transcript(t: Trajectory, width: int=100) -> str:
     used = t.usage
     lines.append(f"\n{end}   ({used.num_llm_calls} calls, {used.total_tokens} tokens)")
     return "\n".join(lines)
+
+Trajectory.__str__ = transcript   # so `print` shows it
 
 # %% ../../nbs/03_data/03_reading.ipynb #c187f301
 GREY, LIGHT, BLUE = "#57606a", "#d0d7de", "#0969da"
