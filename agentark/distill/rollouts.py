@@ -215,7 +215,10 @@ def into_vllm(trainer):
 @contextmanager
 def asking_vllm(trainer):
     "While answers come from TRL: where vLLM gives them it has this step's weights, and a server that ends is a line."
-    if trainer.use_vllm: into_vllm(trainer)
+    if not trainer.use_vllm:
+        yield
+        return
+    into_vllm(trainer)
     try: yield
     except OSError as e: raise AgentArkError(
         f"--use_vllm server: it no longer answers ({e}): "
